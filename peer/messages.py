@@ -1,0 +1,146 @@
+"""What peers, functions and manifests say to each other: typed, versioned, JSON (PROTOCOL.md).
+
+Unknown fields are refused, so that two versions that differ notice it in the first message.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+MessageType = TypeVar("MessageType")
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A JSON object with exactly these fields."""
+
+
+class ModelSpec(Message):
+    """Which model: a built-in name or `package.module:factory`, and its keyword arguments."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class RemoteObject(Message):
+    """An object that the receiver may read: a presigned GET URL, its length and what identifies its bytes."""
+
+    url: str
+    length: int
+    checksum: str
+
+
+class DataParts(Message):
+    """The parts that a request's batches point into, and how to read their records.
+
+    A record is one label of `label_bytes` bytes (little-endian) and then `prod(shape)` bytes of uint8 pixels.
+    `mean` and `std` are a channel each, for pixels scaled to [0, 1].
+    """
+
+    shape: tuple[int, int, int]
+    label_bytes: int
+    num_classes: int
+    mean: list[float]
+    std: list[float]
+    parts: list[RemoteObject]
+
+
+class Batch(Message):
+    """The samples of one gradient: `(part, start, stop)` ranges, in order; `index` seeds what is random."""
+
+    index: int
+    ranges: list[tuple[int, int, int]]
+
+
+class GradientRequest(Message):
+    """Compute the mean gradient of these batches at these weights, and put it under `result_url`."""
+
+    protocol: int
+    run: str
+    round: int
+    peer: int
+    invocation: int
+    attempt: str
+    model: ModelSpec
+    loss: str
+    weights: RemoteObject
+    data: DataParts
+    batches: list[Batch]
+    micro_batch: int
+    seed: int
+    result_url: str
+
+
+class EvaluateRequest(Message):
+    """Count the loss and the correct predictions of these ranges at these weights."""
+
+    protocol: int
+    run: str
+    round: int
+    peer: int
+    invocation: int
+    attempt: str
+    model: ModelSpec
+    loss: str
+    weights: RemoteObject
+    data: DataParts
+    batches: list[Batch]
+
+
+class Usage(Message):
+    """What one invocation used. Seconds by phase; memory in bytes, 0 where the kernel does not tell."""
+
+    phase_seconds: dict[str, float]
+    peak_rss_bytes: int
+    cgroup_usage_bytes: int
+    cgroup_limit_bytes: int
+    is_cold_start: bool
+    replica: str
+
+
+class Evaluation(Message):
+    """Sums over samples, so that parts of a split add up."""
+
+    num_samples: int
+    num_correct: int
+    loss_sum: float
+
+
+class GradientReply(Message):
+    """The gradient lies under the request's result URL, with this length and xxh3-128 checksum."""
+
+    length: int
+    checksum: str
+    training: Evaluation
+    usage: Usage
+
+
+class EvaluateReply(Message):
+    """The evaluation of the request's samples."""
+
+    evaluation: Evaluation
+    usage: Usage
+
+
+class Refusal(Message):
+    """The body of every error reply of a function. `error` is a stable name, `message` says what to do."""
+
+    error: str
+    message: str
+    speaks: list[int] = []
+
+
+def encode(message: Any) -> bytes:
+    """Return `message` as JSON with sorted keys: equal messages are equal bytes."""
+    return msgspec.json.encode(message, order="sorted")
+
+
+def decode(body: bytes, kind: type[MessageType]) -> MessageType:
+    """Return `body` as a message of this kind.
+
+    Raises:
+        msgspec.ValidationError: not JSON of this form; the message says which field.
+        msgspec.DecodeError: not JSON.
+    """
+    return msgspec.json.decode(body, type=kind)
