@@ -88,9 +88,7 @@ def _padding_bytes(position: int) -> int:
     return -position % ALIGNMENT_BYTES
 
 
-def encode(
-    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None
-) -> EncodedTensors:
+def encode(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None) -> EncodedTensors:
     """Return `tensors`, in their order, and `metadata` as one object; equal input gives equal bytes.
 
     Args:

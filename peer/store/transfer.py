@@ -1,0 +1,158 @@
+"""The data path: objects out of and into memory over presigned URLs, without a second copy.
+
+On `http.client`, because it reads into the caller's buffer and writes from it; urllib3 copies both.
+"""
+
+import email.utils
+import http.client
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from peer.errors import ObjectCorrupt, ObjectMissing, StoreError
+from peer.store.checksums import SLICE_BYTES, Buffer
+from peer.store.connections import Connections, Timeouts
+from peer.store.refusals import parse_refusal, redacted, store_error
+
+__all__ = ["HttpTransfer", "Timeouts", "redacted"]
+
+_LONGEST_REFUSAL_BYTES = 64 << 10
+
+
+class HttpTransfer:
+    """Moves objects to and from presigned URLs; safe to share between threads and across `fork`.
+
+    Nothing is tried twice here (see `peer.store.retry`), except on a kept connection that had gone stale.
+
+    Every method raises, with bucket and key but never the query string in its message: StoreUnreachable (no
+    connection, a lost one, a time-out, 5xx), StoreDenied, UrlExpired, ClockSkewed, StoreFull, ObjectMissing,
+    and StoreError for what has no class of its own.
+    """
+
+    def __init__(
+        self,
+        timeouts: Timeouts | None = None,
+        *,
+        on_transfer: Callable[[str, int, float], None] | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            timeouts: for every request.
+            on_transfer: told of each success: `put`, `get`, `head` or `delete`, its bytes, its seconds.
+        """
+        self._on_transfer = on_transfer
+        self._connections = Connections(timeouts or Timeouts())
+        weakref.finalize(self, self._connections.close)
+
+    def close(self) -> None:
+        """Close the kept connections; using the transfer again opens new ones."""
+        self._connections.close()
+
+    def put(self, url: str, chunks: Sequence[Buffer], length: int) -> None:
+        """Store `length` bytes of `chunks` as the object.
+
+        After an error, readers find the whole old object or the whole new one.
+        """
+        start = time.perf_counter()
+        with self._response("PUT", url, {"Content-Length": str(length)}, chunks):
+            pass
+        self._report("put", length, start)
+
+    def get(
+        self, url: str, length: int | None = None, *, byte_range: tuple[int, int] | None = None
+    ) -> bytearray:
+        """Return the object, or its bytes from `byte_range[0]` up to and without `byte_range[1]`.
+
+        Args:
+            url: signed for GET.
+            length: of the whole object, if its manifest tells.
+            byte_range: must lie within the object; an empty one is not asked for.
+
+        Raises:
+            ObjectCorrupt: the store has another number of bytes; none of them was read.
+        """
+        headers = {}
+        if byte_range is not None:
+            first, stop = byte_range
+            length = stop - first
+            if length == 0:
+                return bytearray()
+            headers["Range"] = f"bytes={first}-{stop - 1}"
+        start = time.perf_counter()
+        with self._response("GET", url, headers) as response:
+            buffer = _receive(response, length, redacted(url))
+        self._report("get", len(buffer), start)
+        return buffer
+
+    def get_if_exists(self, url: str) -> bytearray | None:
+        """Return the object, or None if there is none."""
+        try:
+            return self.get(url)
+        except ObjectMissing:
+            return None
+
+    def head(self, url: str) -> int | None:
+        """Return the object's length in bytes, or None if there is none. The URL is signed for HEAD."""
+        start = time.perf_counter()
+        try:
+            with self._response("HEAD", url) as response:
+                length = int(response.getheader("Content-Length") or 0)
+        except ObjectMissing:
+            return None
+        self._report("head", 0, start)
+        return length
+
+    def delete(self, url: str) -> None:
+        """Remove the object; one that is not there is no error. The URL is signed for DELETE."""
+        start = time.perf_counter()
+        with self._response("DELETE", url):
+            pass
+        self._report("delete", 0, start)
+
+    def server_time(self, origin: str) -> float:
+        """Return the clock of the server at `origin`, seconds since 1970, as its Date header tells; ± 1 s."""
+        with self._connections.response("GET", origin, {}) as response:
+            date = response.getheader("Date")
+        try:
+            return email.utils.parsedate_to_datetime(date or "").timestamp()
+        except ValueError as error:
+            raise StoreError(f"{origin}: answers without a Date; it is no S3 store") from error
+
+    @contextmanager
+    def _response(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, chunks: Sequence[Buffer] = ()
+    ) -> Iterator[http.client.HTTPResponse]:
+        with self._connections.response(method, url, headers or {}, chunks) as response:
+            if response.status >= 300:
+                refusal = parse_refusal(
+                    response.status,
+                    response.read(_LONGEST_REFUSAL_BYTES),
+                    response.getheader("X-Minio-Error-Code") or "",
+                    response.getheader("X-Minio-Error-Desc") or "",
+                )
+                is_range = "Range" in (headers or {})
+                raise store_error(refusal, f"{method} {redacted(url)}", is_range=is_range)
+            yield response
+
+    def _report(self, operation: str, num_bytes: int, start: float) -> None:
+        if self._on_transfer is not None:
+            self._on_transfer(operation, num_bytes, time.perf_counter() - start)
+
+
+def _receive(response: http.client.HTTPResponse, length: int | None, where: str) -> bytearray:
+    declared = response.length
+    if declared is None:
+        raise StoreError(f"{where}: the server does not say how long the object is; it is no S3 store")
+    if length is not None and declared != length:
+        raise ObjectCorrupt(f"{where} has {declared} bytes, {length} were expected")
+    buffer = bytearray(declared)
+    view = memoryview(buffer)
+    position = 0
+    while position < declared:
+        num_read = response.readinto(view[position : position + SLICE_BYTES])
+        if num_read == 0:
+            raise ConnectionError(f"the connection ended after {position} of {declared} bytes")
+        position += num_read
+    return buffer
