@@ -99,3 +99,13 @@ def round_of_checkpoint(key: str) -> int | None:
     """Return the round of a checkpoint's manifest key, None for any other key."""
     match = re.fullmatch(r"runs/[^/]+/checkpoints/(\d+)/manifest\.json", key)
     return int(match[1]) if match else None
+
+
+def datasets() -> str:
+    """Return the prefix of all datasets, ending with a slash."""
+    return "datasets/"
+
+
+def is_dataset_manifest(key: str) -> bool:
+    """Return whether this is the key of a dataset's manifest."""
+    return re.fullmatch(r"datasets/[^/]+/manifest\.json", key) is not None

@@ -178,7 +178,8 @@ class Store:
 
         Not for the round path: it costs the store a walk over the whole prefix.
         """
-        _checked(prefix.removesuffix("/"))
+        if prefix:
+            _checked(prefix.removesuffix("/"))
 
         def listed() -> list[tuple[str, int]]:
             found = self._client.list_objects(self.address.bucket, prefix, recursive=True)
@@ -233,7 +234,7 @@ class Store:
                     f"{'behind' if skew_seconds > 0 else 'ahead of'} that of the store at {endpoint}; "
                     "set it (`timedatectl set-ntp true`)"
                 )
-            self._translated("HEAD", "", lambda: self._client.bucket_exists(self.address.bucket))
+            self._translated("LIST", "", self._look_into_bucket)
         except StoreUnreachable as error:
             raise StoreUnreachable(
                 f"no store answers at {endpoint} ({error.__cause__ or error}); "
@@ -244,6 +245,14 @@ class Store:
                 f"the store at {endpoint} refuses the access key {self.address.access_key!r}: "
                 "check the access key and the secret key"
             ) from error
+
+    def _look_into_bucket(self) -> None:
+        # a listing, because the answer to a HEAD cannot say why it is refused
+        try:
+            next(self._clients()[0].list_objects(self.address.bucket, prefix="check/"), None)
+        except S3Error as error:
+            if error.code != "NoSuchBucket":
+                raise
 
     def bytes_moved(self) -> dict[str, int]:
         """Return the bytes of all objects that were `put` and `get` so far by this process."""
@@ -279,11 +288,20 @@ class Store:
                     f"{error} — but it was signed just now: this machine's clock is behind the store's"
                 ) from error
 
-        return retry(once, self._patience, on_retry=self._on_retry)
+        return self._retried(once)
+
+    def _retried(self, action: Callable[[], Result]) -> Result:
+        # a corrupt object is retryable for those who can have it made again; asking the store again cannot help
+        return retry(
+            action,
+            self._patience,
+            is_retryable=lambda error: isinstance(error, StoreUnreachable),
+            on_retry=self._on_retry,
+        )
 
     def _control(self, method: str, key: str, action: Callable[[], Result]) -> Result:
         self._clients()
-        return retry(lambda: self._translated(method, key, action), self._patience, on_retry=self._on_retry)
+        return self._retried(lambda: self._translated(method, key, action))
 
     def _translated(self, method: str, key: str, action: Callable[[], Result]) -> Result:
         what = f"{method} {self._where(key)}"
