@@ -1,0 +1,116 @@
+"""Fixtures for the whole tree: real object stores on this machine."""
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from peer.store.retry import Patience
+from peer.store.s3 import Store, StoreAddress
+from peer.store.servers import (
+    LOOPBACK,
+    Credentials,
+    ServerKind,
+    find_minio,
+    free_port,
+    start_server,
+    wait_until_ready,
+)
+
+_bucket_numbers = itertools.count(1)
+
+
+@dataclass
+class StoreServer:
+    """A store on this machine that a test may kill and start again on the same port and data."""
+
+    kind: ServerKind
+    data_dir: Path
+    credentials: Credentials = Credentials("peerless", "a-secret-for-tests")
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> StoreAddress:
+        endpoint = f"http://{LOOPBACK}:{self.port}"
+        return StoreAddress(endpoint, self.credentials.access_key, self.credentials.secret_key)
+
+    @property
+    def log_path(self) -> Path:
+        return self.data_dir / "server.log"
+
+    def start(self, *, wait: bool = True) -> None:
+        self.process = start_server(self.kind, self.data_dir, self.port, self.credentials, self.log_path)
+        if wait:
+            store = Store(self.address)
+            wait_until_ready(self.process, store, self.log_path)
+            store.close()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def new_address(self) -> StoreAddress:
+        """Return an address with a bucket of its own, which exists."""
+        address = replace(self.address, bucket=f"test-{next(_bucket_numbers)}")
+        store = Store(address)
+        store.ensure_bucket()
+        store.close()
+        return address
+
+
+def make_store_server(kind: ServerKind, data_dir: Path) -> StoreServer:
+    """Return a started server; skips the test if there is no MinIO and everything is not required."""
+    if kind is ServerKind.MINIO and find_minio() is None:
+        reason = "no minio program: scripts/install-minio.sh installs it"
+        if os.environ.get("PEERLESS_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = StoreServer(kind, data_dir)
+    server.start()
+    return server
+
+
+def _session_server(kind: ServerKind, directories: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    server = make_store_server(kind, directories.mktemp(kind))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    yield from _session_server(ServerKind.MINIO, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def nanio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    yield from _session_server(ServerKind.NANIO, tmp_path_factory)
+
+
+@pytest.fixture(params=list(ServerKind))
+def store_server(request: pytest.FixtureRequest) -> StoreServer:
+    """Each of the two servers; shared by the session, so do not kill it."""
+    server: StoreServer = request.getfixturevalue(f"{request.param}_server")
+    return server
+
+
+@pytest.fixture
+def store(store_server: StoreServer) -> Iterator[Store]:
+    """A fresh bucket on each of the two servers."""
+    store = Store(store_server.new_address(), patience=Patience(total_seconds=10.0))
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=list(ServerKind))
+def mortal_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreServer]:
+    """A server of each kind that this test alone uses: it may be killed and started again."""
+    server = make_store_server(request.param, tmp_path)
+    yield server
+    server.kill()
