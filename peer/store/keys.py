@@ -57,6 +57,11 @@ def weights(run_name: str, sha256: str) -> str:
     return f"{run(run_name)}weights/{checked(sha256, 'weights')}"
 
 
+def generation(run_name: str, generation_number: int) -> str:
+    """Return the prefix of one generation's rounds, ending with a slash."""
+    return f"{run(run_name)}g{generation_number}/"
+
+
 def round_prefix(run_name: str, generation: int, round_number: int) -> str:
     """Return the prefix of one round's objects, ending with a slash."""
     return f"{run(run_name)}g{generation}/rounds/{round_number}/"

@@ -1,0 +1,25 @@
+"""The `evaluate` function (PROTOCOL.md): the loss and the correct predictions of some samples, summed."""
+
+import os
+from functools import cache
+from typing import Any
+
+from peer.learning.serving import Reply, Service
+from peer.learning.worker import Worker
+from peer.messages import EvaluateRequest
+
+
+@cache
+def service() -> Service:
+    """Return this replica's service, made at its first request."""
+    return Service.from_environment(os.environ)
+
+
+def handle(event: Any, context: Any) -> Reply:
+    """Answer one request.
+
+    Args:
+        event: its `body` is a JSON `EvaluateRequest`.
+        context: not used.
+    """
+    return service().answer(event.body, EvaluateRequest, Worker.evaluate)

@@ -1,0 +1,1 @@
+"""Datasets, models, gradients and optimizers: what peers and functions compute, not how they talk."""

@@ -1,0 +1,39 @@
+"""A bounded cache, so that a replica asks the store once for what it uses again and again."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Cache(Generic[Value]):
+    """Keeps the most recently used values whose sizes add up to at most `capacity`.
+
+    Args:
+        capacity: in the unit of the sizes that `get` is told; bytes, or a count with sizes of 1.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: str, size: int, make: Callable[[], Value]) -> Value:
+        """Return the value under `key`, made if it is not there.
+
+        A value larger than the capacity is returned and not kept. Older values leave before the new one is
+        made, so the capacity holds during it, too.
+        """
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+        if size > self._capacity:
+            return make()
+        while self._size + size > self._capacity:
+            _, (_, freed) = self._entries.popitem(last=False)
+            self._size -= freed
+        value = make()
+        self._entries[key] = value, size
+        self._size += size
+        return value

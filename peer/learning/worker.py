@@ -1,0 +1,176 @@
+"""Answers gradient and evaluation requests: inside a function, and inside a peer that computes for itself."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from peer.errors import FunctionRefused
+from peer.learning import preprocess
+from peer.learning.cache import Cache
+from peer.learning.flat import FlatState, Layout
+from peer.learning.gradients import LabelledBatch, batch_seed, compute_gradient, evaluate, loss_named
+from peer.learning.models import ModelInput, build, check_allowed, input_of
+from peer.learning.threads import use_one_thread
+from peer.learning.usage import Phases, usage
+from peer.messages import (
+    DataParts,
+    EvaluateReply,
+    EvaluateRequest,
+    GradientReply,
+    GradientRequest,
+    ModelSpec,
+    RemoteObject,
+    encode,
+)
+from peer.store import tensors
+from peer.store.checksums import verify
+
+Fetch = Callable[[RemoteObject], bytearray]
+Upload = Callable[[str, tensors.EncodedTensors], None]
+
+DEFAULT_CACHE_BYTES = 256 << 20
+_CACHED_MODELS = 2
+
+
+@dataclass(frozen=True)
+class _BuiltModel:
+    model: nn.Module
+    layout: Layout
+    model_input: ModelInput
+
+
+class Worker:
+    """Computes requests one at a time. A result depends on its request only, never on those before.
+
+    Args:
+        fetch: returns the bytes of an object; the worker verifies the checksum.
+        upload: puts an encoded result under a URL and returns once it is stored.
+        cache_bytes: the most bytes of weights and dataset parts that are kept from one request to the next.
+        allowed_models: see `peer.learning.models.check_allowed`.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        upload: Upload,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        allowed_models: Collection[str] | None = None,
+    ) -> None:
+        self._fetch = fetch
+        self._upload = upload
+        self._allowed_models = allowed_models
+        self._objects: Cache[bytearray] = Cache(cache_bytes)
+        self._models: Cache[_BuiltModel] = Cache(_CACHED_MODELS)
+        self._is_cold = True
+
+    def gradient(self, request: GradientRequest) -> GradientReply:
+        """Return the reply, once the gradient is stored under the request's result URL.
+
+        Raises:
+            FunctionRefused: the request is not possible here; nothing was stored.
+            ConfigurationError: its model, arguments or weights are wrong; nothing was stored.
+            TrainingDiverged: the loss or the gradient is not finite; nothing was stored.
+            StoreError: an object could not be read, was not what its checksum says, or not be written.
+        """
+        use_one_thread()
+        phases = Phases()
+        loss = loss_named(request.loss)
+        built = self._model(request.model, request.data, phases)
+        with phases.phase("compute"):
+            result = compute_gradient(
+                built.model,
+                built.layout,
+                self._weights(request.weights, phases),
+                self._batches(request, built.model_input, phases),
+                loss=loss,
+                micro_batch=request.micro_batch,
+                seed_of=lambda batch: batch_seed(request.seed, request.round, request.peer, batch),
+            )
+        with phases.phase("upload"):
+            encoded = tensors.encode(result.tensors())
+            checksum = encoded.xxh3()
+            self._upload(request.result_url, encoded)
+        return GradientReply(
+            length=encoded.length,
+            checksum=checksum,
+            training=result.training,
+            usage=usage(phases, is_cold_start=self._take_cold()),
+        )
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Return how well the request's weights predict its samples.
+
+        Raises:
+            PeerlessError: as `gradient`.
+        """
+        use_one_thread()
+        phases = Phases()
+        loss = loss_named(request.loss)
+        built = self._model(request.model, request.data, phases)
+        with phases.phase("compute"):
+            evaluation = evaluate(
+                built.model,
+                built.layout,
+                self._weights(request.weights, phases),
+                self._batches(request, built.model_input, phases),
+                loss=loss,
+            )
+        return EvaluateReply(evaluation=evaluation, usage=usage(phases, is_cold_start=self._take_cold()))
+
+    def _take_cold(self) -> bool:
+        is_cold, self._is_cold = self._is_cold, False
+        return is_cold
+
+    def _model(self, spec: ModelSpec, data: DataParts, phases: Phases) -> _BuiltModel:
+        check_allowed(spec, self._allowed_models)
+        with phases.phase("load_model"):
+            key = encode([spec, data.num_classes, data.shape]).decode()
+            return self._models.get(key, 1, lambda: _build(spec, data))
+
+    def _weights(self, weights: RemoteObject, phases: Phases) -> FlatState:
+        return FlatState.from_tensors(tensors.decode(self._object(weights, phases)).tensors)
+
+    def _object(self, remote: RemoteObject, phases: Phases) -> bytearray:
+        with phases.phase("fetch"):
+            return self._objects.get(remote.checksum, remote.length, lambda: self._fetched(remote))
+
+    def _fetched(self, remote: RemoteObject) -> bytearray:
+        buffer = self._fetch(remote)
+        verify(buffer, remote.checksum, remote.url.partition("?")[0])
+        return buffer
+
+    def _batches(
+        self, request: GradientRequest | EvaluateRequest, model_input: ModelInput, phases: Phases
+    ) -> Iterator[LabelledBatch]:
+        data = request.data
+        with phases.phase("fetch"):
+            parts = [preprocess.as_records(self._object(part, phases), data) for part in data.parts]
+        for batch in request.batches:
+            _check_ranges(batch.ranges, [len(part) for part in parts])
+            with phases.phase("preprocess"):
+                records = preprocess.select(parts, batch.ranges)
+                labels = preprocess.labels_of(records, data)
+                inputs = preprocess.inputs_of(records, data, model_input)
+            yield LabelledBatch(batch.index, inputs, labels)
+
+
+def _build(spec: ModelSpec, data: DataParts) -> _BuiltModel:
+    # the weights are loaded next, so the random ones made here only must not disturb anybody's random state
+    with torch.random.fork_rng(devices=[]):
+        model = build(spec, data.num_classes)
+    model_input = input_of(spec, model, data.shape)
+    return _BuiltModel(model.to(memory_format=torch.channels_last), Layout.of(model), model_input)
+
+
+def _check_ranges(ranges: list[tuple[int, int, int]], lengths: list[int]) -> None:
+    if not ranges:
+        raise FunctionRefused("a batch has no samples: send at least one (part, start, stop) range")
+    for part, start, stop in ranges:
+        if not (0 <= part < len(lengths) and 0 <= start < stop <= lengths[part]):
+            raise FunctionRefused(
+                f"range (part {part}, samples {start} to {stop}) is outside the request's parts, "
+                f"which have {lengths[:20]} samples"
+            )
