@@ -3,7 +3,7 @@
 Unknown fields are refused, so that two versions that differ notice it in the first message.
 """
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -12,18 +12,30 @@ PROTOCOL_VERSION = 1
 MessageType = TypeVar("MessageType")
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A JSON object with exactly these fields."""
 
 
-class ModelSpec(Message):
+class ModelSpec(Message, frozen=True):
     """Which model: a built-in name or `package.module:factory`, and its keyword arguments."""
 
     name: str
     arguments: dict[str, Any] = {}
 
 
-class RemoteObject(Message):
+class OptimizerSpec(Message, frozen=True):
+    """Which optimizer, and its settings; `momentum` and `nesterov` are SGD's, `betas` and `epsilon` AdamW's."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = 2e-3
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+
+class RemoteObject(Message, frozen=True):
     """An object that the receiver may read: a presigned GET URL, its length and what identifies its bytes."""
 
     url: str
@@ -31,7 +43,7 @@ class RemoteObject(Message):
     checksum: str
 
 
-class DataParts(Message):
+class DataParts(Message, frozen=True):
     """The parts that a request's batches point into, and how to read their records.
 
     A record is one label of `label_bytes` bytes (little-endian) and then `prod(shape)` bytes of uint8 pixels.
@@ -46,14 +58,14 @@ class DataParts(Message):
     parts: list[RemoteObject]
 
 
-class Batch(Message):
+class Batch(Message, frozen=True):
     """The samples of one gradient: `(part, start, stop)` ranges, in order; `index` seeds what is random."""
 
     index: int
     ranges: list[tuple[int, int, int]]
 
 
-class GradientRequest(Message):
+class GradientRequest(Message, frozen=True):
     """Compute the mean gradient of these batches at these weights, and put it under `result_url`."""
 
     protocol: int
@@ -72,7 +84,7 @@ class GradientRequest(Message):
     result_url: str
 
 
-class EvaluateRequest(Message):
+class EvaluateRequest(Message, frozen=True):
     """Count the loss and the correct predictions of these ranges at these weights."""
 
     protocol: int
@@ -88,7 +100,7 @@ class EvaluateRequest(Message):
     batches: list[Batch]
 
 
-class Usage(Message):
+class Usage(Message, frozen=True):
     """What one invocation used. Seconds by phase; memory in bytes, 0 where the kernel does not tell."""
 
     phase_seconds: dict[str, float]
@@ -99,7 +111,7 @@ class Usage(Message):
     replica: str
 
 
-class Evaluation(Message):
+class Evaluation(Message, frozen=True):
     """Sums over samples, so that parts of a split add up."""
 
     num_samples: int
@@ -107,7 +119,7 @@ class Evaluation(Message):
     loss_sum: float
 
 
-class GradientReply(Message):
+class GradientReply(Message, frozen=True):
     """The gradient lies under the request's result URL, with this length and xxh3-128 checksum."""
 
     length: int
@@ -116,19 +128,64 @@ class GradientReply(Message):
     usage: Usage
 
 
-class EvaluateReply(Message):
+class EvaluateReply(Message, frozen=True):
     """The evaluation of the request's samples."""
 
     evaluation: Evaluation
     usage: Usage
 
 
-class Refusal(Message):
+class Refusal(Message, frozen=True):
     """The body of every error reply of a function. `error` is a stable name, `message` says what to do."""
 
     error: str
     message: str
     speaks: list[int] = []
+
+
+class StoredObject(Message, frozen=True):
+    """An object that a manifest vouches for."""
+
+    key: str
+    length: int
+    checksum: str
+
+
+class PeerManifest(Message, frozen=True):
+    """One peer's part of one round, written after the objects that it names.
+
+    `weights_sha256` is what the gradient was computed at; `validation` and `test` are this peer's part of the
+    split, evaluated at the same weights; `stop` is the number of a signal that asked this peer to stop, or 0.
+    """
+
+    run: str
+    generation: int
+    round: int
+    peer: int
+    incarnation: str
+    weights_sha256: str
+    cpu: str
+    parts: list[StoredObject] = []
+    num_samples: int = 0
+    training: Evaluation | None = None
+    validation: Evaluation | None = None
+    test: Evaluation | None = None
+    stop: int = 0
+
+
+class MemberRecord(Message, frozen=True):
+    """Who holds a rank. Rewritten at every heartbeat; `state` is running, finished, stopped or failed."""
+
+    run: str
+    peer: int
+    generation: int
+    incarnation: str
+    counter: int
+    host: str
+    state: str
+    resumed_round: int | None = None
+    reason: str = ""
+    metrics_address: str = ""
 
 
 def encode(message: Any) -> bytes:

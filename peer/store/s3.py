@@ -291,7 +291,7 @@ class Store:
         return self._retried(once)
 
     def _retried(self, action: Callable[[], Result]) -> Result:
-        # a corrupt object is retryable for those who can have it made again; asking the store again cannot help
+        # a corrupt object is retryable for those who can have it made again; asking again cannot help
         return retry(
             action,
             self._patience,

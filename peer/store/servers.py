@@ -183,7 +183,7 @@ def wait_until_ready(
     """Return once the server in `process` answers to the credentials of `store`.
 
     Raises:
-        PlatformError: it ended, or did not answer within `patience` (30 s); the message ends with its log's end.
+        PlatformError: it ended, or did not answer within `patience` (30 s); the message has its log's end.
         StoreDenied: another store with other credentials listens on this port.
     """
     patience = patience or Patience(total_seconds=30.0, longest_seconds=0.1)

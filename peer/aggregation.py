@@ -1,0 +1,61 @@
+"""Combining gradients: pure tensor sums, in a fixed order, so that everyone gets the same bits.
+
+Only `add`, `mul` and `div` touch the values, one after the other: a fused multiply-add (`alpha=`) or a sum over
+a stacked tensor may round differently for another shape or another CPU path (DESIGN: bit-identity).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The mean gradient of `num_samples` samples, with the buffers that the forward passes left behind.
+
+    Shapes: `values` (P,) float32, `buffers` (B,) float32, `counters` (C,) int64.
+    """
+
+    values: Tensor
+    buffers: Tensor
+    counters: Tensor
+    num_samples: int
+
+
+class WeightedMean:
+    """The running sample-weighted mean of gradients, folded from the left in the order of `add`.
+
+    sum_i(n_i * g_i) / sum_i(n_i), as in FedAvg (arXiv 1602.05629, Alg. 1). Counters (BatchNorm's
+    `num_batches_tracked`) take the maximum. Needs memory for one gradient, however many are added.
+    """
+
+    def __init__(self) -> None:
+        self._sum: Gradient | None = None
+
+    def add(self, gradient: Gradient) -> None:
+        """Fold one more gradient in. Its tensors now belong to this object, which overwrites them."""
+        values = gradient.values.mul_(gradient.num_samples)
+        buffers = gradient.buffers.mul_(gradient.num_samples)
+        if self._sum is None:
+            self._sum = Gradient(values, buffers, gradient.counters, gradient.num_samples)
+            return
+        self._sum = Gradient(
+            self._sum.values.add_(values),
+            self._sum.buffers.add_(buffers),
+            torch.maximum(self._sum.counters, gradient.counters),
+            self._sum.num_samples + gradient.num_samples,
+        )
+
+    def result(self) -> Gradient:
+        """Return the mean of what was added; the object is spent.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._sum is None:
+            raise ValueError("the mean of no gradients is not defined")
+        total = self._sum.num_samples
+        return Gradient(
+            self._sum.values.div_(total), self._sum.buffers.div_(total), self._sum.counters, total
+        )

@@ -1,0 +1,213 @@
+"""One peer's share of a round: which samples, packed into which invocations, and the fold of their gradients."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from peer.aggregation import Gradient, WeightedMean
+from peer.config import ALL_BATCHES, RunConfig
+from peer.decisions import total
+from peer.fanout import FanOut
+from peer.garbage import Garbage
+from peer.invokers import Invoker
+from peer.learning.datasets.manifest import SHUFFLED, TRAIN, DatasetManifest, PartEntry
+from peer.learning.shards import Range, Shard, locate, split_range
+from peer.messages import (
+    PROTOCOL_VERSION,
+    Batch,
+    DataParts,
+    EvaluateRequest,
+    Evaluation,
+    GradientRequest,
+    RemoteObject,
+    StoredObject,
+)
+from peer.phases import PhaseClock
+from peer.rounds import Work
+from peer.store import keys
+
+IndexedBatch = tuple[int, list[Range]]
+"""A batch's number in its peer's endless stream, and its sample ranges in the stored order."""
+
+EVALUATION_SAMPLES = 2500
+"""How many samples one `evaluate` invocation covers."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """How a peer gets its requests answered."""
+
+    invoker: Invoker
+    fan_out: FanOut
+    garbage: Garbage
+    clock: PhaseClock
+    work: Work
+
+
+class Compute:
+    """Computes gradients and evaluations of one peer's samples.
+
+    Args:
+        config: the run's.
+        generation: of the run; part of every result key.
+        rank: this peer.
+        dataset: where the samples are.
+        shard: which of them are this peer's.
+        means: who computes.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        generation: int,
+        rank: int,
+        dataset: DatasetManifest,
+        shard: Shard,
+        means: Means,
+    ) -> None:
+        self._config = config
+        self._generation = generation
+        self._rank = rank
+        self._dataset = dataset
+        self._shard = shard
+        self._means = means
+
+    def gradient(self, round_number: int, weights: StoredObject) -> tuple[Gradient, Evaluation | None]:
+        """Return the mean gradient of this round's batches, folded in the order of the invocations.
+
+        Raises:
+            FunctionError, StoreError: an invocation was given up; see `FanOut`.
+            TrainingDiverged: a loss or gradient is not finite.
+        """
+        means, result_keys = self._means, list[str]()
+        groups = list(self._packed(self._batches_of(round_number)))
+        attempts = [
+            self._gradient_attempt(round_number, index, group, weights, result_keys)
+            for index, group in enumerate(groups)
+        ]
+        results = means.fan_out.run(attempts)
+        mean, training = WeightedMean(), list[Evaluation | None]()
+        for _ in groups:
+            with means.clock.phase("compute"):
+                gradient, evaluation = next(results)
+            with means.clock.phase("average"):
+                mean.add(gradient)
+                training.append(evaluation)
+        means.garbage.delete(result_keys)
+        return mean.result(), total(training)
+
+    def evaluate(self, round_number: int, weights: StoredObject, split: str) -> Evaluation | None:
+        """Return the evaluation of this peer's part of a split, None if the part is empty.
+
+        Raises:
+            FunctionError, StoreError: as `gradient`.
+        """
+        if split not in self._dataset.splits:
+            return None
+        num_samples = self._dataset.splits[split].num_samples
+        start, stop = split_range(num_samples, self._config.num_peers, self._rank)
+        attempts = [
+            self._evaluate_attempt(
+                round_number, index, split, (begin, min(begin + EVALUATION_SAMPLES, stop)), weights
+            )
+            for index, begin in enumerate(range(start, stop, EVALUATION_SAMPLES))
+        ]
+        return total(list(self._means.fan_out.run(attempts)))
+
+    def _batches_of(self, round_number: int) -> list[IndexedBatch]:
+        """Return this peer's batches of a round; a peer goes through its shard again and again."""
+        size, num_batches = self._config.batch_size, self._config.batches_per_round
+        if num_batches == ALL_BATCHES:
+            num_batches = self._shard.num_batches(size)
+        first = round_number * num_batches
+        return [(index, self._shard.batch(index, size)[1]) for index in range(first, first + num_batches)]
+
+    def _packed(self, batches: list[IndexedBatch]) -> Iterator[list[IndexedBatch]]:
+        packing = self._config.batches_per_invocation
+        for start in range(0, len(batches), packing):
+            yield batches[start : start + packing]
+
+    def _gradient_attempt(
+        self,
+        round_number: int,
+        invocation: int,
+        batches: list[IndexedBatch],
+        weights: StoredObject,
+        result_keys: list[str],
+    ) -> Callable[[int], tuple[Gradient, Evaluation]]:
+        def attempt(number: int) -> tuple[Gradient, Evaluation]:
+            invoker, config = self._means.invoker, self._config
+            result_key = keys.gradient(
+                config.run, self._generation, round_number, self._rank, invocation, str(number)
+            )
+            result_keys.append(result_key)
+            data, ranged = self._located(TRAIN, self._shard.order, batches)
+            request = GradientRequest(
+                protocol=PROTOCOL_VERSION,
+                run=config.run,
+                round=round_number,
+                peer=self._rank,
+                invocation=invocation,
+                attempt=str(number),
+                model=config.model,
+                loss=config.loss,
+                weights=self._readable(weights),
+                data=data,
+                batches=ranged,
+                micro_batch=config.micro_batch,
+                seed=config.seed,
+                result_url=invoker.writable(result_key),
+            )
+            reply, gradient = invoker.gradient(request, result_key)
+            self._means.work.add_reply(reply.usage)
+            self._means.work.add_bytes("function_put", reply.length)
+            return gradient, reply.training
+
+        return attempt
+
+    def _evaluate_attempt(
+        self, round_number: int, invocation: int, split: str, samples: tuple[int, int], weights: StoredObject
+    ) -> Callable[[int], Evaluation]:
+        def attempt(number: int) -> Evaluation:
+            config = self._config
+            data, ranged = self._located(split, SHUFFLED, [(0, [samples])])
+            request = EvaluateRequest(
+                protocol=PROTOCOL_VERSION,
+                run=config.run,
+                round=round_number,
+                peer=self._rank,
+                invocation=invocation,
+                attempt=str(number),
+                model=config.model,
+                loss=config.loss,
+                weights=self._readable(weights),
+                data=data,
+                batches=ranged,
+            )
+            reply = self._means.invoker.evaluate(request)
+            self._means.work.add_reply(reply.usage)
+            return reply.evaluation
+
+        return attempt
+
+    def _readable(self, stored: StoredObject | PartEntry) -> RemoteObject:
+        url = self._means.invoker.readable(stored.key)
+        return RemoteObject(url=url, length=stored.length, checksum=stored.checksum)
+
+    def _located(
+        self, split: str, order: str, indexed: list[tuple[int, list[Range]]]
+    ) -> tuple[DataParts, list[Batch]]:
+        """Return only the stored parts that these batches need, and the batches pointing into those."""
+        dataset = self._dataset
+        stored = dataset.splits[split].orders[order]
+        part_numbers, located = locate([ranges for _, ranges in indexed], stored.samples_per_part)
+        data = DataParts(
+            shape=dataset.shape,
+            label_bytes=dataset.label_bytes,
+            num_classes=dataset.num_classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            parts=[self._readable(stored.parts[number]) for number in part_numbers],
+        )
+        return data, [
+            Batch(index=index, ranges=ranges) for (index, _), ranges in zip(indexed, located, strict=True)
+        ]

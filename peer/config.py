@@ -1,0 +1,141 @@
+"""What a run is (`RunConfig`, frozen in the store) and where and how patiently it runs (`Settings`)."""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from peer import __version__
+from peer.errors import ConfigurationDiffers, ConfigurationError
+from peer.messages import PROTOCOL_VERSION, Message, ModelSpec, OptimizerSpec
+
+ALL_BATCHES = 0
+"""`batches_per_round` of the paper's setting: every batch of the shard, one step an epoch."""
+
+
+class PlateauSpec(Message, frozen=True):
+    """Multiply the learning rate by `factor` after `patience` evaluations without a better held-out loss."""
+
+    patience: int = 0
+    factor: float = 0.5
+
+
+class EarlyStopSpec(Message, frozen=True):
+    """Stop after `patience` evaluations whose held-out loss is not `min_delta` below the best; 0 is never."""
+
+    patience: int = 0
+    min_delta: float = 0.0
+
+
+class RunConfig(Message, frozen=True):
+    """Everything that decides a run's weights: two runs with equal values end with equal bits.
+
+    `batches_per_invocation` (packing) belongs to it, because sums are folded by invocation; the number of
+    replicas and how many invocations are in flight do not.
+    """
+
+    run: str
+    dataset: str
+    num_peers: int
+    rounds: int
+    batch_size: int
+    batches_per_round: int
+    batches_per_invocation: int
+    initial_weights: str
+    initial_weights_bytes: int
+    protocol: int = PROTOCOL_VERSION
+    versions: dict[str, str] = {}
+    model: ModelSpec = ModelSpec(name="cnn")
+    partition: str = "iid"
+    loss: str = "cross_entropy"
+    seed: int = 0
+    micro_batch: int = 0
+    optimizer: OptimizerSpec = OptimizerSpec()
+    plateau: PlateauSpec = PlateauSpec()
+    early_stop: EarlyStopSpec = EarlyStopSpec()
+    evaluate_every: int = 20
+    checkpoint_every: int = 20
+    compute: str = "functions"
+    exchange: str = "all_gather"
+    invocation_seconds: float = 120.0
+    keep_objects: bool = False
+
+
+class RunStart(Message, frozen=True):
+    """Where one generation of a run begins: anew at round 0, or (`resumed_round`) at a checkpoint."""
+
+    generation: int = 0
+    resumed_round: int | None = None
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """How long a peer waits for the others, in seconds, before it stops with an error that names them."""
+
+    heartbeat_seconds: float = 2.0
+    peer_seconds: float = 20.0
+    join_seconds: float = 300.0
+
+
+@dataclass(frozen=True)
+class GatewayAddress:
+    """An OpenFaaS gateway. Without a password, `/system/*` is not asked (invocations need none)."""
+
+    url: str
+    user: str = "admin"
+    password: str = field(default="", repr=False)
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions that must agree between peers, because they decide bits or messages."""
+    return {"peerless": __version__, "torch": version("torch").partition("+")[0]}
+
+
+def check_versions(config: RunConfig) -> None:
+    """Return if this process speaks the run's protocol with the run's libraries.
+
+    Raises:
+        ConfigurationDiffers: names every key that differs, with both values.
+    """
+    here = {"protocol": str(PROTOCOL_VERSION)} | current_versions()
+    run = {"protocol": str(config.protocol)} | config.versions
+    differing = [
+        f"{key} is {here.get(key)} here and {run.get(key)} in the run"
+        for key in sorted(here | run)
+        if here.get(key) != run.get(key)
+    ]
+    if differing:
+        raise ConfigurationDiffers(
+            f"run {config.run}: {'; '.join(differing)}. Install the same versions on every peer."
+        )
+
+
+def validate(config: RunConfig) -> None:
+    """Return if the numbers of a configuration make sense together.
+
+    Raises:
+        ConfigurationError: names the option, its value and what it may be.
+    """
+    minima = {
+        "num_peers": 1,
+        "rounds": 1,
+        "batch_size": 1,
+        "batches_per_round": ALL_BATCHES,
+        "batches_per_invocation": 1,
+        "micro_batch": 0,
+        "evaluate_every": 0,
+        "checkpoint_every": 0,
+        "seed": 0,
+    }
+    for name, minimum in minima.items():
+        value = getattr(config, name)
+        if value < minimum:
+            raise ConfigurationError(f"--{name.replace('_', '-')} is {value}; it must be at least {minimum}")
+    choices = {"compute": ("functions", "local"), "exchange": ("all_gather",)}
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ConfigurationError(
+                f"--{name} is {getattr(config, name)!r}; it is one of {', '.join(known)}"
+            )
+    if config.optimizer.learning_rate <= 0:
+        raise ConfigurationError(f"--learning-rate is {config.optimizer.learning_rate}; it must be above 0")
+    if config.early_stop.patience and not config.evaluate_every:
+        raise ConfigurationError("--early-stop needs held-out evaluations: set --evaluate-every above 0")

@@ -1,0 +1,93 @@
+"""Decisions that change or end a run: pure functions of what every peer reads in one round's manifests."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from peer.config import RunConfig
+from peer.messages import Evaluation, Message, PeerManifest
+
+
+class Progress(Message, frozen=True):
+    """What the schedule remembers from round to round; part of every checkpoint."""
+
+    learning_rate: float
+    best_loss: float | None = None
+    best_round: int = -1
+    evaluations_since_best: int = 0
+    evaluations_since_change: int = 0
+
+
+class Decision(NamedTuple):
+    """What all peers do after a round, and why: `stop_reason` is empty while the run goes on."""
+
+    progress: Progress
+    stop_reason: str
+    stop_signal: int
+    training: Evaluation | None
+    validation: Evaluation | None
+
+
+def total(evaluations: Sequence[Evaluation | None]) -> Evaluation | None:
+    """Return the sum of evaluations in peer order (float64), None if no peer has one."""
+    present = [evaluation for evaluation in evaluations if evaluation is not None]
+    if not present:
+        return None
+    loss_sum = 0.0
+    for evaluation in present:
+        loss_sum += evaluation.loss_sum
+    return Evaluation(
+        num_samples=sum(evaluation.num_samples for evaluation in present),
+        num_correct=sum(evaluation.num_correct for evaluation in present),
+        loss_sum=loss_sum,
+    )
+
+
+def decide(config: RunConfig, progress: Progress, manifests: Sequence[PeerManifest]) -> Decision:
+    """Return what follows from one round's manifests, given in peer order.
+
+    Every peer calls this with the same arguments and so comes to the same decision without a further message.
+    """
+    training = total([manifest.training for manifest in manifests])
+    validation = total([manifest.validation for manifest in manifests])
+    round_number = manifests[0].round
+    reason = ""
+    if validation is not None and validation.num_samples:
+        progress = _after_evaluation(config, progress, round_number, validation)
+        if 0 < config.early_stop.patience <= progress.evaluations_since_best:
+            reason = (
+                f"held-out loss has not fallen for {progress.evaluations_since_best} evaluations "
+                f"(best {progress.best_loss:.4f} in round {progress.best_round})"
+            )
+    stopping = [manifest for manifest in manifests if manifest.stop]
+    if stopping:
+        return Decision(
+            progress, f"peer {stopping[0].peer} was asked to stop", stopping[0].stop, training, validation
+        )
+    return Decision(progress, reason, 0, training, validation)
+
+
+def _after_evaluation(
+    config: RunConfig, progress: Progress, round_number: int, validation: Evaluation
+) -> Progress:
+    loss = validation.loss_sum / validation.num_samples
+    if progress.best_loss is None or loss < progress.best_loss - config.early_stop.min_delta:
+        return msgspec.structs.replace(
+            progress,
+            best_loss=loss,
+            best_round=round_number,
+            evaluations_since_best=0,
+            evaluations_since_change=0,
+        )
+    since_change = progress.evaluations_since_change + 1
+    learning_rate = progress.learning_rate
+    if 0 < config.plateau.patience <= since_change:
+        learning_rate *= config.plateau.factor
+        since_change = 0
+    return msgspec.structs.replace(
+        progress,
+        learning_rate=learning_rate,
+        evaluations_since_best=progress.evaluations_since_best + 1,
+        evaluations_since_change=since_change,
+    )

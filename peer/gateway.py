@@ -1,0 +1,193 @@
+"""The OpenFaaS gateway as a peer sees it: one call invokes a function, a few ask `/system`.
+
+API: https://docs.openfaas.com/reference/rest-api/
+"""
+
+from typing import Any
+
+import msgspec
+import requests
+
+from peer import messages
+from peer.config import GatewayAddress
+from peer.errors import (
+    ClockSkewed,
+    FunctionBusy,
+    FunctionError,
+    FunctionMissing,
+    FunctionRefused,
+    GatewayDenied,
+    GatewayUnreachable,
+    InvocationFailed,
+    OutOfMemory,
+    PeerlessError,
+    StoreDenied,
+    StoreFull,
+    StoreUnreachable,
+    TrainingDiverged,
+    UrlExpired,
+)
+
+_CONNECT_SECONDS = 5.0
+_CONTROL_SECONDS = 30.0
+
+_BY_NAME: dict[str, type[PeerlessError]] = {
+    "out_of_memory": OutOfMemory,
+    "store_unreachable": StoreUnreachable,
+    "url_expired": UrlExpired,
+    "not_finite": TrainingDiverged,
+    "store_denied": StoreDenied,
+    "store_full": StoreFull,
+    "clock_skewed": ClockSkewed,
+}
+_BY_STATUS: dict[int, type[FunctionError]] = {
+    400: FunctionRefused,
+    403: FunctionRefused,
+    404: FunctionMissing,
+    409: FunctionRefused,
+    429: FunctionBusy,
+    507: OutOfMemory,
+}
+
+
+class Gateway:
+    """One session with a gateway. Not for use by two threads at once; each makes its own."""
+
+    def __init__(self, address: GatewayAddress) -> None:
+        self.address = address
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def invoke(self, function: str, body: bytes, deadline_seconds: float) -> bytes:
+        """Return the body of a function's 2xx reply.
+
+        Args:
+            function: its name, with a namespace (`name.namespace`) if it is not in the default one.
+            body: JSON.
+            deadline_seconds: how long the reply may take.
+
+        Raises:
+            FunctionMissing: it is not deployed.
+            FunctionBusy, OutOfMemory, InvocationFailed, GatewayUnreachable, StoreUnreachable, UrlExpired:
+                worth another attempt.
+            FunctionRefused, TrainingDiverged: not worth one.
+        """
+        url = f"{self.address.url}/function/{function}"
+        headers = {"Content-Type": "application/json"}
+        try:
+            response = self._session.post(
+                url,
+                data=body,
+                headers=headers,
+                timeout=(_CONNECT_SECONDS, deadline_seconds),
+                allow_redirects=False,
+            )
+        except requests.ReadTimeout as error:
+            raise InvocationFailed(
+                f"function {function}: no reply within {deadline_seconds:.0f} s"
+            ) from error
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+        if response.status_code // 100 == 2:
+            return response.content
+        raise _error_of(function, self.address.url, response)
+
+    def describe(self, function: str) -> dict[str, Any]:
+        """Return the deployment and the status of one function: `GET /system/function/{name}`.
+
+        Raises:
+            FunctionMissing: it is not deployed.
+            GatewayDenied, GatewayUnreachable: the gateway cannot be asked.
+        """
+        response = self._control("GET", f"/system/function/{function}")
+        if response.status_code == 404:
+            raise _error_of(function, self.address.url, response)
+        description: dict[str, Any] = response.json()
+        return description
+
+    def functions(self) -> list[dict[str, Any]]:
+        """Return every function's status: `GET /system/functions`; see `describe` for the errors."""
+        listing: list[dict[str, Any]] = self._control("GET", "/system/functions").json()
+        return listing
+
+    def scale(self, function: str, replicas: int) -> None:
+        """Ask for this many replicas: `POST /system/scale-function/{name}`; see `describe` for the errors."""
+        body = {"serviceName": function, "replicas": replicas}
+        self._control("POST", f"/system/scale-function/{function}", json=body)
+
+    def check(self) -> None:
+        """Return if the gateway answers: `GET /healthz`.
+
+        Raises:
+            GatewayUnreachable: it does not; the message says what to start.
+        """
+        try:
+            self._session.get(f"{self.address.url}/healthz", timeout=_CONNECT_SECONDS).raise_for_status()
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+
+    def _control(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        try:
+            response = self._session.request(
+                method,
+                f"{self.address.url}{path}",
+                auth=(self.address.user, self.address.password),
+                timeout=(_CONNECT_SECONDS, _CONTROL_SECONDS),
+                **arguments,
+            )
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+        if response.status_code == 401:
+            raise GatewayDenied(
+                f"the gateway at {self.address.url} refused user {self.address.user!r}: "
+                "set --gateway-password-file or PEERLESS_GATEWAY_PASSWORD to its basic-auth password"
+            )
+        if response.status_code >= 500:
+            raise GatewayUnreachable(
+                f"the gateway at {self.address.url} answered {response.status_code} to {path}: {response.text[:200]}"
+            )
+        return response
+
+    def _unreachable(self, error: requests.RequestException) -> GatewayUnreachable:
+        return GatewayUnreachable(
+            f"no answer from the gateway at {self.address.url} ({type(error).__name__}): "
+            "start the platform with `peerless up`, or say where it is with --gateway"
+        )
+
+
+def _error_of(function: str, gateway: str, response: requests.Response) -> PeerlessError:
+    """Return the error that a reply means; a bare 5xx (real OpenFaaS after an OOM kill) is a failed invocation."""
+    try:
+        refusal = messages.decode(response.content, _Refusal)
+    except msgspec.DecodeError:
+        refusal = _Refusal(message=response.text[:300].strip())
+    status = response.status_code
+    kind = _BY_NAME.get(refusal.error) or _BY_STATUS.get(status, InvocationFailed)
+    if kind is FunctionMissing:
+        return FunctionMissing(
+            f"function {function} is not deployed at {gateway}: "
+            "deploy it with `peerless up` or `faas-cli deploy -f stack.yml`"
+        )
+    if kind is OutOfMemory:
+        return OutOfMemory(_out_of_memory_text(function, refusal))
+    return kind(f"function {function} answered {status} {refusal.error}: {refusal.message}".rstrip(": "))
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """The error reply of a function or of the gateway; fields that are not listed are ignored."""
+
+    error: str = ""
+    message: str = ""
+    limit_bytes: int = 0
+    peak_bytes: int = 0
+    replica: str = ""
+
+
+def _out_of_memory_text(function: str, refusal: _Refusal) -> str:
+    if not refusal.limit_bytes:
+        return f"function {function} ran out of memory. {refusal.message}".rstrip()
+    mebibyte = 1 << 20
+    return (
+        f"function {function} ran out of memory: limit {refusal.limit_bytes // mebibyte} MiB, peak "
+        f"{refusal.peak_bytes // mebibyte} MiB ({refusal.replica})"
+    )

@@ -1,0 +1,141 @@
+"""Where a gradient is computed: by a function behind the gateway, or by this process (`--compute local`).
+
+Both take the same requests and run the same `peer.learning.worker`, so they give the same bits.
+"""
+
+import threading
+from typing import Protocol
+
+import msgspec
+
+from peer import messages
+from peer.aggregation import Gradient
+from peer.config import GatewayAddress
+from peer.errors import InvocationFailed, ObjectMissing
+from peer.exchange.wire import decode_gradient
+from peer.gateway import Gateway
+from peer.learning.worker import Worker
+from peer.messages import (
+    EvaluateReply,
+    EvaluateRequest,
+    GradientReply,
+    GradientRequest,
+    MessageType,
+    RemoteObject,
+)
+from peer.store.s3 import Store, verify
+from peer.store.tensors import EncodedTensors
+
+_LOCAL_CACHE_BYTES = 256 << 20
+_URL_MARGIN_SECONDS = 300
+
+
+class Invoker(Protocol):
+    """Computes one request. May be called from several threads."""
+
+    def readable(self, key: str) -> str:
+        """Return the address under which the one who computes may read this object."""
+
+    def writable(self, key: str) -> str:
+        """Return the address under which it may write this object."""
+
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+        """Return the reply and the checked gradient.
+
+        Raises:
+            FunctionError, StoreError: see `Gateway.invoke`; this attempt has no result.
+        """
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Return the reply; raises as `gradient`."""
+
+
+class FunctionInvoker:
+    """Invokes the functions `gradient` and `evaluate`; they hold no credentials but the URLs of a request.
+
+    Args:
+        store: signs the URLs and reads the results.
+        gateway: where the functions are.
+        seconds: how long one invocation may take, its wait in the gateway's queue included.
+    """
+
+    def __init__(self, store: Store, gateway: GatewayAddress, seconds: float) -> None:
+        self._store = store
+        self._address = gateway
+        self._seconds = seconds
+        self._local = threading.local()
+
+    def readable(self, key: str) -> str:
+        """Return a presigned GET URL, valid for the queue, the invocation and five minutes."""
+        return self._store.sign_get(key, self._valid_seconds)
+
+    def writable(self, key: str) -> str:
+        """Return a presigned PUT URL of the same validity."""
+        return self._store.sign_put(key, self._valid_seconds)
+
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+        """Invoke `gradient` and fetch what it stored; see `Invoker.gradient`."""
+        reply = self._invoke("gradient", request, GradientReply)
+        try:
+            buffer = self._store.get(result_key, reply.length)
+        except ObjectMissing as error:
+            raise InvocationFailed(
+                f"function gradient replied, but its result is not stored: {error}"
+            ) from error
+        verify(buffer, reply.checksum, result_key)
+        return reply, decode_gradient(buffer, reply.training.num_samples)
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Invoke `evaluate`; see `Invoker.gradient`."""
+        return self._invoke("evaluate", request, EvaluateReply)
+
+    @property
+    def _valid_seconds(self) -> int:
+        return int(2 * self._seconds) + _URL_MARGIN_SECONDS
+
+    def _invoke(
+        self, function: str, request: GradientRequest | EvaluateRequest, kind: type[MessageType]
+    ) -> MessageType:
+        gateway = getattr(self._local, "gateway", None)
+        if gateway is None:
+            gateway = self._local.gateway = Gateway(self._address)
+        body = gateway.invoke(function, messages.encode(request), self._seconds)
+        try:
+            return messages.decode(body, kind)
+        except msgspec.DecodeError as error:
+            raise InvocationFailed(f"function {function} replied with something else: {error}") from error
+
+
+class LocalInvoker:
+    """Computes in this process, one request after the other: the paper's conventional P2P."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._result = bytearray()
+        self._worker = Worker(self._fetch, self._keep, cache_bytes=_LOCAL_CACHE_BYTES, allowed_models=None)
+
+    def readable(self, key: str) -> str:
+        """Return the key: this process has the store's credentials."""
+        return key
+
+    def writable(self, key: str) -> str:
+        """Return the key; the result stays in this process."""
+        return key
+
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+        """Compute a gradient; see `Invoker.gradient`."""
+        with self._lock:
+            reply = self._worker.gradient(request)
+            return reply, decode_gradient(self._result, reply.training.num_samples)
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """Evaluate; see `Invoker.gradient`."""
+        with self._lock:
+            return self._worker.evaluate(request)
+
+    def _fetch(self, remote: RemoteObject) -> bytearray:
+        return self._store.get(remote.url, remote.length)
+
+    def _keep(self, _url: str, encoded: EncodedTensors) -> None:
+        self._result = bytearray(b"".join(encoded.chunks))

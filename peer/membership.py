@@ -1,0 +1,178 @@
+"""Who holds a rank: heartbeats in the store, and what follows when one stands still.
+
+A counter is compared with itself, by the reader's own monotonic clock; no two machines' clocks are compared.
+"""
+
+import logging
+import socket
+import threading
+import time
+import uuid
+
+import msgspec
+
+from peer import messages
+from peer.config import Liveness, RunStart
+from peer.errors import PeerLost, RankTaken, StoreError
+from peer.messages import MemberRecord
+from peer.store import keys
+from peer.store.s3 import Store
+
+log = logging.getLogger(__name__)
+
+RECORD_BYTES = 1024
+"""Every version of a member object has this length, so that no server can show a torn one as shorter."""
+
+_REASON_CHARACTERS = 300
+_INTERVALS_TO_WATCH = 3
+
+
+class Membership:
+    """One peer's hold on its rank, and its view of the other ranks.
+
+    Args:
+        store: where the member objects are.
+        run: the run's name.
+        rank: the rank to hold.
+        liveness: the heartbeat's interval, and how long another peer's may stand still.
+    """
+
+    def __init__(self, store: Store, run: str, rank: int, liveness: Liveness) -> None:
+        self._store = store
+        self._liveness = liveness
+        self._key = keys.member(run, rank)
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._record = MemberRecord(
+            run=run,
+            peer=rank,
+            generation=0,
+            incarnation=uuid.uuid4().hex,
+            counter=0,
+            host=socket.gethostname(),
+            state="running",
+        )
+
+    @property
+    def incarnation(self) -> str:
+        """The identifier of this process' hold on the rank."""
+        return self._record.incarnation
+
+    def claim(self, start: RunStart) -> None:
+        """Hold the rank and beat from now on, in a thread, until `leave`.
+
+        Raises:
+            RankTaken: another process holds it: its counter moved while this one watched. Nothing was written.
+        """
+        before = self._read(self._key)
+        if before is not None and before.state == "running":
+            log.info("rank %d was held by %s; watching whether it is alive", self._record.peer, before.host)
+            deadline = time.monotonic() + _INTERVALS_TO_WATCH * self._liveness.heartbeat_seconds
+            while time.monotonic() < deadline:
+                self._ended.wait(self._liveness.heartbeat_seconds / 4)
+                now = self._read(self._key)
+                if now is not None and now.state == "running" and now.counter != before.counter:
+                    raise self._taken(now)
+        self._record = msgspec.structs.replace(
+            self._record, generation=start.generation, resumed_round=start.resumed_round
+        )
+        self._beat()
+        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def confirm(self) -> None:
+        """Return if this process still holds the rank; called before each manifest is written.
+
+        Raises:
+            RankTaken: another incarnation has written the member object.
+        """
+        now = self._read(self._key)
+        if now is not None and now.incarnation != self.incarnation:
+            raise self._taken(now)
+
+    def leave(self, state: str, reason: str = "") -> None:
+        """Stop beating and say why: `finished`, `stopped` or `failed`. A store that is gone is only logged."""
+        self._ended.set()
+        if self._thread is None:
+            return
+        self._thread.join()
+        self._record = msgspec.structs.replace(self._record, state=state, reason=reason[:_REASON_CHARACTERS])
+        try:
+            self.confirm()
+            self._beat()
+        except (RankTaken, StoreError) as error:
+            log.warning("rank %d could not record that it %s: %s", self._record.peer, state, error)
+
+    def watch(self, rank: int) -> "Watch":
+        """Return a watch on another rank, whose patience begins now."""
+        return Watch(self._store, self._record.run, rank, self._liveness)
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(self._liveness.heartbeat_seconds):
+            try:
+                self._beat()
+            except StoreError as error:
+                log.warning("a heartbeat of rank %d was not stored: %s", self._record.peer, error)
+
+    def _beat(self) -> None:
+        with self._lock:
+            self._record = msgspec.structs.replace(self._record, counter=self._record.counter + 1)
+            self._store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
+
+    def _read(self, key: str) -> MemberRecord | None:
+        return self._store.get_message_if_exists(key, MemberRecord)
+
+    def _taken(self, holder: MemberRecord) -> RankTaken:
+        return RankTaken(
+            f"rank {holder.peer} of run {holder.run} is held by a live process on {holder.host}: "
+            "stop that one, or take another rank"
+        )
+
+
+class Watch:
+    """Whether another rank is alive, asked while something of it is awaited."""
+
+    def __init__(self, store: Store, run: str, rank: int, liveness: Liveness) -> None:
+        self._store = store
+        self._run = run
+        self._rank = rank
+        self._liveness = liveness
+        self._counter: int | None = None
+        self._still_seconds = 0.0
+        self._asked_at = time.monotonic()
+
+    def check(self) -> None:
+        """Return if the rank may still answer. Asks the store at most twice a heartbeat.
+
+        Time in which the store did not answer counts against nobody.
+
+        Raises:
+            PeerLost: its heartbeat stands still, it left with an error, or it never joined.
+        """
+        now = time.monotonic()
+        if now - self._asked_at < self._liveness.heartbeat_seconds / 2:
+            return
+        record = self._store.get_message_if_exists(keys.member(self._run, self._rank), MemberRecord)
+        waited = min(now - self._asked_at, self._liveness.heartbeat_seconds)
+        self._asked_at = time.monotonic()
+        if record is not None and record.state == "failed":
+            raise PeerLost(f"peer {self._rank} of run {self._run} on {record.host} failed: {record.reason}")
+        counter = -1 if record is None else record.counter
+        self._still_seconds = self._still_seconds + waited if counter == self._counter else 0.0
+        self._counter = counter
+        limit = self._liveness.join_seconds if record is None else self._liveness.peer_seconds
+        if self._still_seconds > limit:
+            raise PeerLost(self._describe(record))
+
+    def _describe(self, record: MemberRecord | None) -> str:
+        if record is None:
+            return (
+                f"peer {self._rank} of run {self._run} has not joined within "
+                f"{self._liveness.join_seconds:.0f} s: start it with `peerless peer {self._run} --rank {self._rank}`"
+            )
+        return (
+            f"peer {self._rank} of run {self._run} on {record.host} is lost: no heartbeat for "
+            f"{self._still_seconds:.0f} s (state {record.state}). "
+            f"Go on from the last checkpoint with `peerless resume {self._run}`"
+        )

@@ -1,0 +1,87 @@
+"""Where peers meet: each writes its manifest of a round, and reads everyone's."""
+
+import math
+from collections.abc import Iterator
+
+from peer.errors import ObjectMissing, PeerDiverged
+from peer.membership import Membership
+from peer.messages import PeerManifest
+from peer.store import keys
+from peer.store.retry import Patience, retry
+from peer.store.s3 import Store
+
+_UNTIL_LOST = Patience(total_seconds=math.inf, first_seconds=0.003, longest_seconds=0.1)
+
+
+class Rendezvous:
+    """One peer's view of a run's manifests.
+
+    Args:
+        store: where the manifests are.
+        membership: this peer's hold on its rank; asked before each manifest.
+        run: the run's name.
+        generation: raised by every `resume`, so that nothing older can be read.
+        num_peers: how many manifests make a round.
+    """
+
+    def __init__(
+        self, store: Store, membership: Membership, run: str, generation: int, num_peers: int
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._run = run
+        self._generation = generation
+        self._num_peers = num_peers
+
+    def publish(self, manifest: PeerManifest) -> None:
+        """Make this peer's part of a round visible. Everything that it names is stored already.
+
+        Raises:
+            RankTaken: another process holds this rank now; nothing was written.
+        """
+        self._membership.confirm()
+        key = keys.peer_manifest(self._run, self._generation, manifest.round, manifest.peer)
+        self._store.put_message(key, manifest)
+
+    def objects_of(self, manifest: PeerManifest) -> list[str]:
+        """Return the keys of a manifest and of all that it names; none before the first round's."""
+        if not manifest.weights_sha256:
+            return []
+        return [
+            keys.peer_manifest(self._run, self._generation, manifest.round, manifest.peer),
+            *(part.key for part in manifest.parts),
+        ]
+
+    def collect(self, own: PeerManifest) -> Iterator[PeerManifest]:
+        """Yield every peer's manifest of the round of `own`, in peer order, each as soon as it is there.
+
+        Raises:
+            PeerLost: a peer is not there and its heartbeat stands still.
+            PeerDiverged: a peer's gradient belongs to other weights; names it and both CPUs.
+        """
+        for peer in range(self._num_peers):
+            if peer == own.peer:
+                yield own
+                continue
+            manifest = self._wait_for(own.round, peer)
+            if manifest.weights_sha256 != own.weights_sha256:
+                raise PeerDiverged(
+                    f"round {own.round} of run {self._run}: peer {peer} computed at weights "
+                    f"{manifest.weights_sha256[:12]} on {manifest.cpu}, peer {own.peer} at "
+                    f"{own.weights_sha256[:12]} on {own.cpu}. Peers must agree bit for bit: run them on machines "
+                    "with the same CPU capability and the same torch, then `peerless resume`"
+                )
+            yield manifest
+
+    def _wait_for(self, round_number: int, peer: int) -> PeerManifest:
+        key = keys.peer_manifest(self._run, self._generation, round_number, peer)
+        watch = self._membership.watch(peer)
+
+        def probe() -> PeerManifest:
+            try:
+                return self._store.get_message(key, PeerManifest)
+            except ObjectMissing:
+                watch.check()
+                raise
+
+        return retry(probe, _UNTIL_LOST, is_retryable=lambda error: isinstance(error, ObjectMissing))

@@ -1,0 +1,153 @@
+"""What a peer records of each round: one JSON line in `rounds.jsonl`, one event for the progress display."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from peer import messages
+from peer.decisions import Decision
+from peer.errors import PeerlessError
+from peer.messages import Evaluation, Message, PeerManifest, Usage
+
+
+class RoundRecord(Message, frozen=True):
+    """One round as one peer saw it.
+
+    Loss and accuracy are over all peers' samples, at the weights the round began with; seconds, invocations and
+    bytes are this peer's own. `function_seconds` sums the phases inside the functions, which overlap.
+    """
+
+    run: str
+    peer: int
+    round: int
+    time: float
+    weights_sha256: str
+    num_samples: int
+    loss: float | None
+    accuracy: float | None
+    learning_rate: float
+    gradient_norm: float
+    phase_seconds: dict[str, float]
+    function_seconds: dict[str, float]
+    invocations: int
+    cold_starts: int
+    retries: dict[str, int]
+    object_bytes: dict[str, int]
+    peak_function_bytes: int
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+
+class Work:
+    """What a peer's invocations and transfers amounted to since it was last taken. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts = _Counts()
+
+    def add_reply(self, usage: Usage) -> None:
+        """Count one valid reply."""
+        with self._lock:
+            counts = self._counts
+            counts.invocations += 1
+            counts.cold_starts += usage.is_cold_start
+            counts.peak_function_bytes = max(counts.peak_function_bytes, usage.peak_rss_bytes)
+            for phase, seconds in usage.phase_seconds.items():
+                counts.function_seconds[phase] = counts.function_seconds.get(phase, 0.0) + seconds
+
+    def add_bytes(self, kind: str, num_bytes: int) -> None:
+        """Count the bytes of objects: `put` and `get` by this peer, `function_put` by its functions."""
+        with self._lock:
+            self._counts.object_bytes[kind] = self._counts.object_bytes.get(kind, 0) + num_bytes
+
+    def add_retry(self, error: PeerlessError) -> None:
+        """Count an attempt that was repeated, by the error that made it so."""
+        with self._lock:
+            reason = type(error).__name__
+            self._counts.retries[reason] = self._counts.retries.get(reason, 0) + 1
+
+    def take(self) -> dict[str, Any]:
+        """Return the counts under the names that `RoundRecord` has for them, and begin anew."""
+        with self._lock:
+            taken, self._counts = self._counts, _Counts()
+        return vars(taken)
+
+
+@dataclass
+class _Counts:
+    invocations: int = 0
+    cold_starts: int = 0
+    peak_function_bytes: int = 0
+    function_seconds: dict[str, float] = field(default_factory=dict)
+    object_bytes: dict[str, int] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict)
+
+
+class RoundLog:
+    """Writes a peer's rounds to a file, and hands them to whoever shows progress.
+
+    Args:
+        path: appended to; several peers of one machine may share it, a line is written at once.
+        on_record: called with each record, after it is written.
+    """
+
+    def __init__(self, path: Path, on_record: Callable[[RoundRecord], None]) -> None:
+        self._path = path
+        self._on_record = on_record
+
+    def write(
+        self,
+        manifest: PeerManifest,
+        decision: Decision,
+        gradient_norm: float,
+        phase_seconds: dict[str, float],
+        work: dict[str, Any],
+    ) -> None:
+        """Append one record, of the round of `manifest`."""
+        record = RoundRecord(
+            run=manifest.run,
+            peer=manifest.peer,
+            round=manifest.round,
+            time=time.time(),
+            weights_sha256=manifest.weights_sha256,
+            num_samples=decision.training.num_samples if decision.training else 0,
+            loss=mean_loss(decision.training),
+            accuracy=accuracy(decision.training),
+            validation_loss=mean_loss(decision.validation),
+            validation_accuracy=accuracy(decision.validation),
+            learning_rate=decision.progress.learning_rate,
+            gradient_norm=gradient_norm,
+            phase_seconds=phase_seconds,
+            **work,
+        )
+        append_line(self._path, messages.encode(record))
+        self._on_record(record)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line at the end of a file in one write, so that lines of several processes do not mix."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> list[RoundRecord]:
+    """Return the records of a file; a last line that a kill tore is left out."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [messages.decode(line, RoundRecord) for line in lines if line.endswith(b"\n")]
+
+
+def mean_loss(evaluation: Evaluation | None) -> float | None:
+    """Return the loss a sample, None without samples."""
+    return evaluation.loss_sum / evaluation.num_samples if evaluation and evaluation.num_samples else None
+
+
+def accuracy(evaluation: Evaluation | None) -> float | None:
+    """Return the fraction of correct predictions, None without samples."""
+    return evaluation.num_correct / evaluation.num_samples if evaluation and evaluation.num_samples else None

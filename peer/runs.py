@@ -1,0 +1,227 @@
+"""Runs in the store: begun anew, joined, resumed, listed, removed."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from peer import checkpoint, weights
+from peer.compute import Compute, Means
+from peer.config import RunConfig, RunStart, current_versions, validate
+from peer.errors import CheckpointError, ConfigurationError, OutOfMemory, PeerLost
+from peer.fanout import FanOut, RetryPolicy
+from peer.garbage import Garbage
+from peer.invokers import Invoker
+from peer.learning.datasets import catalogue
+from peer.learning.datasets.manifest import DatasetManifest
+from peer.learning.flat import Layout
+from peer.learning.models import initialise
+from peer.learning.shards import Shard, plan_shards
+from peer.learning.threads import use_one_thread
+from peer.messages import MemberRecord, StoredObject
+from peer.phases import PhaseClock
+from peer.rounds import Work
+from peer.store import keys
+from peer.store.s3 import Store
+
+PACK_AUTOMATICALLY = 0
+
+_REPLICAS_TO_FILL = 5
+"""What OpenFaaS Community Edition allows a function; packing must not depend on how many there are today."""
+
+
+def create(store: Store, config: RunConfig, invoker: Invoker) -> RunConfig:
+    """Return the frozen configuration of a new run, now in the store with its initial weights.
+
+    Before anything is frozen one batch is computed as every batch will be, so that what cannot work (function not
+    deployed, model too large for its memory limit, store not reachable from there) is said once, at the start.
+
+    Args:
+        store: its bucket exists.
+        config: what the user asked for; `dataset` may be a name, packing may be automatic, and versions and
+            initial weights are filled in.
+        invoker: computes that batch.
+
+    Raises:
+        ConfigurationError: the run exists, or the configuration is not possible. Nothing was written.
+        DatasetError, FunctionError, StoreError: the batch was not computed. No configuration was written.
+    """
+    packing = config.batches_per_invocation
+    config = replace(config, versions=current_versions(), batches_per_invocation=packing or 1)
+    validate(config)
+    if store.head(keys.run_config(config.run)) is not None:
+        raise ConfigurationError(
+            f"run {config.run} exists: go on with `peerless resume {config.run}`, or choose another name"
+        )
+    dataset = catalogue.find(store, config.dataset)
+    shards = plan_shards(dataset, config.num_peers, config.partition, config.seed)
+    _check_batches(config, shards)
+    stored = _publish_initial_weights(store, config, dataset)
+    config = replace(
+        config,
+        dataset=dataset.id,
+        initial_weights=stored.checksum,
+        initial_weights_bytes=stored.length,
+    )
+    seconds = _try_one_batch(store, config, dataset, shards[0], stored, invoker)
+    if packing == PACK_AUTOMATICALLY:
+        config = replace(config, batches_per_invocation=automatic_packing(config, shards, seconds))
+    store.put_message(keys.run_config(config.run), config)
+    return config
+
+
+def automatic_packing(config: RunConfig, shards: list[Shard], batch_seconds: float) -> int:
+    """Return how many batches go into one invocation.
+
+    As many as give each peer its part of five replicas one invocation a round, but never so many that an
+    invocation takes more than half of the time that it may.
+    """
+    most = config.batches_per_round or max(shard.num_batches(config.batch_size) for shard in shards)
+    lanes = max(1, _REPLICAS_TO_FILL // config.num_peers)
+    fitting = int(config.invocation_seconds / 2 / batch_seconds) if batch_seconds > 0 else most
+    return max(1, min(-(-most // lanes), fitting))
+
+
+def load(store: Store, run: str) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        ConfigurationError: there is no such run.
+    """
+    config = store.get_message_if_exists(keys.run_config(run), RunConfig)
+    if config is None:
+        raise ConfigurationError(f"there is no run {run!r}: `peerless runs list` shows those that are")
+    return config
+
+
+def resume(store: Store, run: str) -> tuple[RunConfig, RunStart]:
+    """Return a run's configuration and a new generation that begins at its newest complete checkpoint.
+
+    What earlier generations left behind is deleted; no live peer reads it, since rank 0 is free.
+
+    Raises:
+        ConfigurationError: there is no such run.
+        CheckpointError: it has no checkpoint, or it is finished.
+    """
+    config = load(store, run)
+    if store.head(keys.run_summary(run)) is not None:
+        raise CheckpointError(f"run {run} is finished: `peerless runs show {run}` shows its result")
+    newest = checkpoint.newest(store, run)
+    member = store.get_message_if_exists(keys.member(run, 0), MemberRecord)
+    generation = 1 + (member.generation if member else 0)
+    for old in range(generation):
+        store.delete([key for key, _ in store.list(keys.generation(run, old))])
+    return config, RunStart(generation=generation, resumed_round=newest.round)
+
+
+def join(store: Store, run: str, patience_seconds: float) -> tuple[RunConfig, RunStart]:
+    """Return a run's configuration and generation once rank 0 is alive in it; for every other rank.
+
+    Raises:
+        PeerLost: rank 0 has not shown itself within `patience_seconds`.
+    """
+    first: MemberRecord | None = None
+    deadline = time.monotonic() + patience_seconds
+    while time.monotonic() < deadline:
+        record = store.get_message_if_exists(keys.member(run, 0), MemberRecord)
+        if first is not None and record is not None and record.state == "running":
+            moved = (record.incarnation, record.counter) != (first.incarnation, first.counter)
+            if moved:
+                return load(store, run), RunStart(record.generation, record.resumed_round)
+        first = first or record
+        time.sleep(0.25)
+    raise PeerLost(
+        f"peer 0 of run {run} has not begun within {patience_seconds:.0f} s: "
+        f"start it with `peerless peer {run} --rank 0`"
+    )
+
+
+@dataclass(frozen=True)
+class RunListing:
+    """One run as `runs list` shows it; `state` is what rank 0 last said of itself."""
+
+    config: RunConfig
+    state: str
+    round: int | None
+
+
+def list_runs(store: Store) -> Iterator[RunListing]:
+    """Yield the runs of the bucket, by name. Walks over all keys below `runs/`."""
+    names = sorted(
+        {
+            match[1]
+            for key, _ in store.list("runs/")
+            if (match := re.fullmatch(r"runs/([^/]+)/config\.json", key))
+        }
+    )
+    for name in names:
+        member = store.get_message_if_exists(keys.member(name, 0), MemberRecord)
+        rounds = [keys.round_of_checkpoint(key) for key, _ in store.list(keys.checkpoints(name))]
+        newest = max((found for found in rounds if found is not None), default=None)
+        yield RunListing(load(store, name), member.state if member else "created", newest)
+
+
+def remove(store: Store, run: str) -> int:
+    """Delete everything of a run, its configuration last, and return how many objects that were.
+
+    Raises:
+        ConfigurationError: there is no such run.
+    """
+    found = [key for key, _ in store.list(keys.run(run))]
+    if not found:
+        load(store, run)
+    config_key = keys.run_config(run)
+    store.delete([key for key in found if key != config_key])
+    store.delete([config_key])
+    return len(found)
+
+
+def _check_batches(config: RunConfig, shards: list[Shard]) -> None:
+    smallest = min(shard.num_batches(config.batch_size) for shard in shards)
+    if config.batches_per_round > smallest:
+        raise ConfigurationError(
+            f"--batches-per-round is {config.batches_per_round}, but the smallest shard has {smallest} batches of "
+            f"{config.batch_size}: take at most {smallest}, or `all`"
+        )
+
+
+def _publish_initial_weights(store: Store, config: RunConfig, dataset: DatasetManifest) -> StoredObject:
+    """Put the weights that this seed gives; rank 0 alone initialises."""
+    use_one_thread()
+    model = initialise(config.model, dataset.num_classes, config.seed, dataset.shape)
+    encoded = weights.encode(Layout.of(model).flatten(model))
+    checksum = encoded.sha256()
+    key = keys.weights(config.run, checksum.removeprefix("sha256:"))
+    store.put(key, encoded.chunks, encoded.length)
+    return StoredObject(key=key, length=encoded.length, checksum=checksum)
+
+
+def _try_one_batch(
+    store: Store,
+    config: RunConfig,
+    dataset: DatasetManifest,
+    shard: Shard,
+    stored: StoredObject,
+    invoker: Invoker,
+) -> float:
+    """Return the seconds that one batch takes where it is computed."""
+    work = Work()
+    garbage = Garbage(store, is_kept=False)
+    fan_out = FanOut(1, RetryPolicy(outage_seconds=20.0, max_failures=1, max_out_of_memory=0), work.add_retry)
+    one = replace(config, batches_per_round=1, batches_per_invocation=1)
+    try:
+        compute = Compute(one, 0, 0, dataset, shard, Means(invoker, fan_out, garbage, PhaseClock(), work))
+        compute.gradient(0, stored)
+    except OutOfMemory as error:
+        raise OutOfMemory(
+            f"{error}: model {config.model.name} with --batch-size {config.batch_size} does not fit. Raise "
+            "`limits.memory` of the function in stack.yml and deploy it again, or take a smaller --batch-size or "
+            "--micro-batch"
+        ) from error
+    finally:
+        fan_out.close()
+        garbage.close()
+    function_seconds: dict[str, float] = work.take()["function_seconds"]
+    return function_seconds.get("compute", 0.0) + function_seconds.get("preprocess", 0.0)

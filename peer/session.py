@@ -1,0 +1,170 @@
+"""One peer from beginning to end: claims its rank, trains, and leaves, saying how it ended."""
+
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from peer import checkpoint, exchange, weights
+from peer.checkpoint import Checkpoints
+from peer.compute import Compute, Means
+from peer.config import GatewayAddress, Liveness, RunConfig, RunStart, check_versions
+from peer.decisions import Progress
+from peer.errors import FunctionError, PeerlessError, StopRequested
+from peer.fanout import FanOut, RetryPolicy
+from peer.garbage import Garbage
+from peer.gateway import Gateway
+from peer.invokers import FunctionInvoker, Invoker, LocalInvoker
+from peer.learning.datasets import catalogue
+from peer.learning.optimizers import FlatOptimizer
+from peer.learning.shards import plan_shards
+from peer.learning.threads import use_one_thread
+from peer.membership import Membership
+from peer.messages import PeerManifest, StoredObject
+from peer.phases import PhaseClock
+from peer.rendezvous import Rendezvous
+from peer.rounds import RoundLog, RoundRecord, Work
+from peer.signals import StopFlag
+from peer.store import keys
+from peer.store.retry import Patience
+from peer.store.s3 import Store, StoreAddress
+from peer.summary import PeerResult, export_weights, peer_result
+from peer.training import Parts, Peer, State
+from peer.weights import Weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a peer finds the platform, how patient it is, and where it writes."""
+
+    store: StoreAddress
+    gateway: GatewayAddress
+    liveness: Liveness
+    outage_seconds: float
+    directory: Path
+
+
+def run_peer(
+    surroundings: Surroundings,
+    config: RunConfig,
+    start: RunStart,
+    rank: int,
+    on_record: Callable[[RoundRecord], None],
+) -> PeerResult:
+    """Return the result of one peer's part in a run; the process handles signals from now on.
+
+    Raises:
+        PeerlessError: the run cannot go on, or was stopped; the peer's member object says so, too.
+    """
+    use_one_thread()
+    check_versions(config)
+    stop = StopFlag()
+    stop.install()
+    work = Work()
+    patience = Patience(total_seconds=surroundings.outage_seconds)
+    store = Store(
+        surroundings.store,
+        patience=patience,
+        on_transfer=lambda operation, num_bytes, _seconds: work.add_bytes(operation, num_bytes),
+        on_retry=work.add_retry,
+    )
+    membership = Membership(store, config.run, rank, surroundings.liveness)
+    membership.claim(start)
+    garbage = Garbage(store, is_kept=config.keep_objects)
+    clock = PhaseClock()
+    fan_out = _fan_out(config, surroundings, work)
+    try:
+        rendezvous = Rendezvous(store, membership, config.run, start.generation, config.num_peers)
+        published = Weights(store, garbage, config.run, rank, config.num_peers)
+        checkpoints = Checkpoints(store, garbage, published, config.run, rank, config.num_peers)
+        state = starting_state(store, config, start, checkpoints)
+        dataset = catalogue.find(store, config.dataset)
+        shard = plan_shards(dataset, config.num_peers, config.partition, config.seed)[rank]
+        means = Means(invoker_for(config, surroundings, store), fan_out, garbage, clock, work)
+        parts = Parts(
+            weights=published,
+            compute=Compute(config, start.generation, rank, dataset, shard, means),
+            exchange=exchange.create(config.exchange, store, rendezvous),
+            rendezvous=rendezvous,
+            checkpoints=checkpoints,
+            garbage=garbage,
+            log=RoundLog(surroundings.directory / "rounds.jsonl", on_record),
+            work=work,
+            clock=clock,
+            stop=stop,
+        )
+        manifest = _first_manifest(config, start, rank, membership.incarnation)
+        outcome = Peer(config, start, manifest, parts).train(state)
+        if rank == 0:
+            path = surroundings.directory / "model.safetensors"
+            export_weights(path, dataset.num_classes, config, outcome.model)
+    except StopRequested as request:
+        membership.leave("stopped", str(request))
+        raise
+    except PeerlessError as error:
+        membership.leave("failed", str(error))
+        raise
+    finally:
+        fan_out.close()
+        garbage.close()
+    membership.leave("finished")
+    return peer_result(rank, outcome)
+
+
+def starting_state(store: Store, config: RunConfig, start: RunStart, checkpoints: Checkpoints) -> State:
+    """Return the state before the first round of this generation: initial weights, or a checkpoint's."""
+    if start.resumed_round is None:
+        model = weights.fetch(store, initial_weights(config))
+        optimizer = FlatOptimizer(model.parameters, config.optimizer)
+        return State(0, model, optimizer, Progress(learning_rate=config.optimizer.learning_rate))
+    manifest = checkpoint.read(store, config.run, start.resumed_round)
+    checkpoints.adopt(manifest)
+    model = weights.fetch(store, manifest.weights)
+    optimizer = FlatOptimizer(model.parameters, config.optimizer)
+    checkpoint.load_optimizer(store, manifest, optimizer)
+    return State(manifest.round, model, optimizer, manifest.progress)
+
+
+def initial_weights(config: RunConfig) -> StoredObject:
+    """Return the object that rank 0 initialised; nobody else initialises."""
+    return StoredObject(
+        key=keys.weights(config.run, config.initial_weights.removeprefix("sha256:")),
+        length=config.initial_weights_bytes,
+        checksum=config.initial_weights,
+    )
+
+
+def _first_manifest(config: RunConfig, start: RunStart, rank: int, incarnation: str) -> PeerManifest:
+    return PeerManifest(
+        run=config.run,
+        generation=start.generation,
+        round=start.resumed_round or 0,
+        peer=rank,
+        incarnation=incarnation,
+        weights_sha256="",
+        cpu=f"{platform.node()} ({torch.backends.cpu.get_cpu_capability()})",
+    )
+
+
+def invoker_for(config: RunConfig, surroundings: Surroundings, store: Store) -> Invoker:
+    """Return what computes this run: the functions of the gateway, or this process."""
+    if config.compute == "local":
+        return LocalInvoker(store)
+    return FunctionInvoker(store, surroundings.gateway, config.invocation_seconds)
+
+
+def _fan_out(config: RunConfig, surroundings: Surroundings, work: Work) -> FanOut:
+    """Return a fan-out as wide as this peer's part of the replicas, 1 where the gateway does not tell."""
+    replicas = 1
+    if config.compute == "functions" and surroundings.gateway.password:
+        try:
+            replicas = int(Gateway(surroundings.gateway).describe("gradient").get("replicas", 1))
+        except FunctionError as error:
+            log.warning("the number of gradient replicas is not known, one invocation at a time: %s", error)
+    policy = RetryPolicy(outage_seconds=surroundings.outage_seconds)
+    return FanOut(max(1, replicas // config.num_peers), policy, work.add_retry)

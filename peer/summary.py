@@ -1,0 +1,141 @@
+"""What a run amounts to: `summary.json`, from the records of its rounds and the results of its peers."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.torch import save_file
+
+from peer import messages
+from peer.config import RunConfig
+from peer.learning.flat import FlatState, Layout
+from peer.learning.models import build
+from peer.messages import Evaluation, Message, StoredObject
+from peer.phases import PHASES
+from peer.rounds import RoundRecord, accuracy, mean_loss
+from peer.training import Outcome
+
+_MEBIBYTE = 1 << 20
+
+Number = TypeVar("Number", int, float)
+
+
+class PeerResult(Message, frozen=True):
+    """How one peer's run ended; but for `peer`, equal on all peers."""
+
+    peer: int
+    rounds: int
+    weights: StoredObject
+    test: Evaluation | None
+    best_loss: float | None
+    best_round: int
+    stop_reason: str
+
+
+class Summary(Message, frozen=True):
+    """A finished run. Seconds are means over the peers; counts and bytes are sums over peers and rounds.
+
+    `object_bytes`: `put` and `get` by peers, `function_put` by functions. `peak_function_mb` is the largest resident
+    set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
+    """
+
+    run: str
+    dataset: str
+    model: str
+    num_peers: int
+    compute: str
+    rounds: int
+    samples: int
+    epochs: float
+    train_seconds: float
+    phase_seconds: dict[str, float]
+    function_seconds: dict[str, float]
+    test_accuracy: float | None
+    test_loss: float | None
+    best_validation_loss: float | None
+    best_round: int
+    stop_reason: str
+    weights_sha256: str
+    weights_key: str
+    invocations: int
+    cold_starts: int
+    retries: dict[str, int]
+    object_bytes: dict[str, int]
+    peak_function_mb: float
+
+
+def peer_result(rank: int, outcome: Outcome) -> PeerResult:
+    """Return what the others need not know of an outcome left out."""
+    return PeerResult(
+        peer=rank,
+        rounds=outcome.rounds,
+        weights=outcome.weights,
+        test=outcome.test,
+        best_loss=outcome.progress.best_loss,
+        best_round=outcome.progress.best_round,
+        stop_reason=outcome.stop_reason,
+    )
+
+
+def summarise(
+    config: RunConfig, result: PeerResult, records: Sequence[RoundRecord], num_training_samples: int
+) -> Summary:
+    """Return the summary of a run.
+
+    Args:
+        config: the run's.
+        result: of any peer.
+        records: of the rounds that ran here; of a round that ran twice (before and after `resume`) the last counts.
+        num_training_samples: of the dataset; an epoch has so many.
+    """
+    last = list({(record.peer, record.round): record for record in records}.values())
+    num_peers = max(1, len({record.peer for record in last}))
+    samples = sum({record.round: record.num_samples for record in last}.values())
+    phases = {name: sum(record.phase_seconds[name] for record in last) / num_peers for name in PHASES}
+    return Summary(
+        run=config.run,
+        dataset=config.dataset,
+        model=config.model.name,
+        num_peers=config.num_peers,
+        compute=config.compute,
+        rounds=result.rounds,
+        samples=samples,
+        epochs=samples / num_training_samples,
+        train_seconds=sum(phases.values()),
+        phase_seconds=phases,
+        function_seconds=_sums(record.function_seconds for record in last),
+        test_accuracy=accuracy(result.test),
+        test_loss=mean_loss(result.test),
+        best_validation_loss=result.best_loss,
+        best_round=result.best_round,
+        stop_reason=result.stop_reason,
+        weights_sha256=result.weights.checksum.removeprefix("sha256:"),
+        weights_key=result.weights.key,
+        invocations=sum(record.invocations for record in last),
+        cold_starts=sum(record.cold_starts for record in last),
+        retries=_sums(record.retries for record in last),
+        object_bytes=_sums(record.object_bytes for record in last),
+        peak_function_mb=max((record.peak_function_bytes for record in last), default=0) / _MEBIBYTE,
+    )
+
+
+def write(path: Path, summary: Summary) -> None:
+    """Replace the file by this summary."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(messages.encode(summary) + b"\n")
+    temporary.replace(path)
+
+
+def export_weights(path: Path, num_classes: int, config: RunConfig, state: FlatState) -> None:
+    """Write the weights under the model's own names, for `safetensors.torch.load_file` and `load_state_dict`."""
+    layout = Layout.of(build(config.model, num_classes))
+    named = {name: tensor.contiguous() for name, tensor in layout.to_state_dict(state).items()}
+    save_file(named, path, metadata={"model": config.model.name, "run": config.run})
+
+
+def _sums(counts: Iterable[dict[str, Number]]) -> dict[str, Number]:
+    sums: dict[str, Number] = {}
+    for counted in counts:
+        for name, number in counted.items():
+            sums[name] = sums[name] + number if name in sums else number
+    return sums

@@ -1,0 +1,173 @@
+"""The round loop: synchronous data-parallel SGD among peers whose gradients are computed by functions.
+
+Barrak et al., "Exploring the Impact of Serverless Computing on Peer To Peer Training Machine Learning" (IC2E 2023,
+arXiv 2309.14139), with one step for every `batches_per_round` batches a peer; all of them is the paper's setting.
+"""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from peer.aggregation import Gradient
+from peer.checkpoint import Checkpoints
+from peer.compute import Compute
+from peer.config import RunConfig, RunStart
+from peer.decisions import Decision, Progress, decide, total
+from peer.errors import StopRequested, TrainingDiverged
+from peer.exchange import Exchange
+from peer.garbage import Garbage
+from peer.learning.flat import FlatState
+from peer.learning.optimizers import FlatOptimizer
+from peer.messages import Evaluation, PeerManifest, StoredObject
+from peer.phases import PhaseClock
+from peer.rendezvous import Rendezvous
+from peer.rounds import RoundLog, Work
+from peer.signals import StopFlag
+from peer.weights import Weights
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one peer works with; each is described in its own module."""
+
+    weights: Weights
+    compute: Compute
+    exchange: Exchange
+    rendezvous: Rendezvous
+    checkpoints: Checkpoints
+    garbage: Garbage
+    log: RoundLog
+    work: Work
+    clock: PhaseClock
+    stop: StopFlag
+
+
+@dataclass
+class State:
+    """What changes from round to round, equal on all peers. The optimizer owns the parameters and steps them."""
+
+    round: int
+    model: FlatState
+    optimizer: FlatOptimizer
+    progress: Progress
+    stop_reason: str = ""
+    stop_signal: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its last weights, and what they make of the test split."""
+
+    rounds: int
+    weights: StoredObject
+    model: FlatState
+    test: Evaluation | None
+    progress: Progress
+    stop_reason: str
+
+
+class Peer:
+    """One peer of a run.
+
+    Args:
+        config: the run's, equal on all peers.
+        start: which generation, from which round.
+        manifest: this peer's manifest of the first round, but for what the round itself fills in.
+        parts: what it works with.
+    """
+
+    def __init__(self, config: RunConfig, start: RunStart, manifest: PeerManifest, parts: Parts) -> None:
+        self._config = config
+        self._start = start
+        self._manifest = manifest
+        self._parts = parts
+
+    def train(self, state: State) -> Outcome:
+        """Return the outcome once all rounds are done, or the run has stopped early.
+
+        Raises:
+            StopRequested: a signal reached one of the peers; the round was completed and a checkpoint written.
+            MembershipError, StoreError, FunctionError, TrainingDiverged: the run cannot go on; its last
+                checkpoint is complete.
+        """
+        weights = self._publish(state)
+        while state.round < self._config.rounds and not state.stop_reason:
+            self._round(state, weights)
+            state.round += 1
+            weights = self._publish(state)
+        if state.stop_signal:
+            raise StopRequested(
+                f"{state.stop_reason}: run {self._config.run} stopped after {state.round} rounds and is checkpointed. "
+                f"Go on with `peerless resume {self._config.run}`",
+                state.stop_signal,
+            )
+        return self._finish(state, weights)
+
+    def _round(self, state: State, weights: StoredObject) -> None:
+        config, parts, clock = self._config, self._parts, self._parts.clock
+        manifest = replace(self._manifest, round=state.round, weights_sha256=weights.checksum)
+
+        if config.evaluate_every and state.round % config.evaluate_every == 0:
+            with clock.phase("evaluate"):
+                validation = parts.compute.evaluate(state.round, weights, "validation")
+                manifest = replace(manifest, validation=validation)
+
+        gradient, training = parts.compute.gradient(state.round, weights)
+
+        with clock.phase("exchange"):
+            manifest = replace(manifest, training=training, stop=parts.stop.signal_number)
+            mean, manifests = parts.exchange.run(gradient, manifest)
+
+        with clock.phase("update"):
+            decision = decide(config, state.progress, manifests)
+            gradient_norm = self._update(state, mean, decision)
+            self._delete_previous_round(manifests[manifest.peer])
+        parts.log.write(manifest, decision, gradient_norm, clock.take(), parts.work.take())
+
+    def _publish(self, state: State) -> StoredObject:
+        """Return this round's weights once they are in the store, and in a checkpoint if one is due."""
+        parts, every = self._parts, self._config.checkpoint_every
+        with parts.clock.phase("publish"):
+            weights = parts.weights.publish(state.round, state.model)
+            is_due = state.stop_signal or (every and state.round % every == 0)
+            if is_due and state.round != self._start.resumed_round:
+                parts.checkpoints.write(state.round, weights, state.optimizer, state.progress)
+        return weights
+
+    def _update(self, state: State, mean: Gradient, decision: Decision) -> float:
+        """Take one optimizer step, in place, and return the norm of the gradient."""
+        gradient_norm = float(mean.values.norm())
+        if not gradient_norm < float("inf"):
+            raise TrainingDiverged(
+                f"round {state.round} of run {self._config.run}: the norm of the mean gradient is {gradient_norm}. "
+                "Try a smaller --learning-rate"
+            )
+        state.optimizer.learning_rate = decision.progress.learning_rate
+        state.optimizer.step(mean.values)
+        state.model = FlatState(state.optimizer.parameters, mean.buffers, mean.counters)
+        state.progress = decision.progress
+        state.stop_reason, state.stop_signal = decision.stop_reason, decision.stop_signal
+        return gradient_norm
+
+    def _finish(self, state: State, weights: StoredObject) -> Outcome:
+        """Evaluate the test split, this once, each peer its part; everyone learns the sum."""
+        parts = self._parts
+        manifest = replace(self._manifest, round=state.round, weights_sha256=weights.checksum)
+        test = parts.compute.evaluate(state.round, weights, "test")
+        manifest = replace(manifest, test=test)
+        parts.rendezvous.publish(manifest)
+        manifests = list(parts.rendezvous.collect(manifest))
+        self._delete_previous_round(manifest)
+        return Outcome(
+            rounds=state.round,
+            weights=weights,
+            model=state.model,
+            test=total([theirs.test for theirs in manifests]),
+            progress=state.progress,
+            stop_reason=state.stop_reason,
+        )
+
+    def _delete_previous_round(self, manifest: PeerManifest) -> None:
+        """Whoever has every manifest of a round knows that nobody reads the round before it any more."""
+        self._parts.garbage.delete(self._parts.rendezvous.objects_of(self._manifest))
+        self._manifest = manifest
