@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from peer.store.retry import Patience
@@ -20,6 +21,9 @@ from peer.store.servers import (
     start_server,
     wait_until_ready,
 )
+
+hypothesis.settings.register_profile("peerless", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("peerless")
 
 _bucket_numbers = itertools.count(1)
 
