@@ -325,8 +325,8 @@ def _checked(key: str) -> str:
 def _open_client(address: StoreAddress, endpoint: str, timeouts: Timeouts) -> Minio:
     parts = urlsplit(endpoint)
     try:
-        if parts.scheme not in ("http", "https"):
-            raise ValueError("it begins with neither http:// nor https://")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+            raise ValueError("it is not the address of a server")
         return Minio(
             parts.netloc,
             access_key=address.access_key,
