@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+
 from peer.errors import ConfigurationError
 from peer.learning.datasets.manifest import BY_LABEL, SHUFFLED, TRAIN, DatasetManifest
 from peer.learning.seeds import random_stream
@@ -161,7 +163,9 @@ def _dirichlet(manifest: DatasetManifest, num_peers: int, alpha: float, seed: in
         slices: list[list[Range]] = [[] for _ in range(num_peers)]
         start = 0
         for count in counts:
-            bounds = (random.dirichlet([alpha] * num_peers).cumsum() * count).round().astype(int).tolist()
+            # tiny alphas underflow to 0/0: such a draw gives everything to the last peer, and is drawn again
+            shares = np.nan_to_num(random.dirichlet([alpha] * num_peers))
+            bounds = (shares.cumsum() * count).round().astype(int).tolist()
             edges = [0, *bounds[:-1], count]
             for peer, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
                 if low < high:

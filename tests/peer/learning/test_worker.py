@@ -1,0 +1,164 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from peer.errors import ConfigurationError, DatasetError, FunctionRefused, ObjectCorrupt
+from peer.messages import Batch, ModelSpec, RemoteObject
+
+BATCHES = [Batch(index=0, ranges=[(0, 2, 16), (2, 1, 3)]), Batch(index=1, ranges=[(1, 0, 16)])]
+
+
+@pytest.mark.parametrize("model", ["cnn", "mobilenet_v3_small"])
+def test_worker_gradient_does_not_depend_on_earlier_requests(bench: Any, model: str) -> None:
+    request = bench.gradient_request(model, BATCHES)
+    fresh = bench.worker()
+    first = fresh.gradient(request)
+
+    used = bench.worker()
+    other_state = bench.first_state(request.model, seed=9)
+    used.gradient(bench.gradient_request(model, BATCHES[1:], round=8, weights=bench.publish(other_state)))
+    used.gradient(bench.gradient_request("resnet18", BATCHES))
+    request = bench.gradient_request(model, BATCHES)
+    again = used.gradient(request)
+
+    assert first.checksum == again.checksum
+    assert first.training == again.training
+    assert first.training.num_samples == 32
+
+
+def test_worker_gradient_result_is_what_its_reply_describes(bench: Any) -> None:
+    reply = bench.worker().gradient(bench.gradient_request("cnn", BATCHES))
+
+    result = bench.result()
+    assert list(result) == ["gradient", "buffers", "counters"]
+    assert result["gradient"].shape == (421_642,)
+    assert reply.length == len(bench.objects["result"])
+    assert reply.checksum.startswith("xxh3:")
+
+
+def test_worker_gradient_depends_on_round_and_peer_through_dropout_only(bench: Any) -> None:
+    worker = bench.worker()
+
+    def checksum(model: str, **changes: int) -> str:
+        return str(worker.gradient(bench.gradient_request(model, BATCHES, **changes)).checksum)
+
+    assert checksum("cnn", round=4) == checksum("cnn", peer=2)
+    assert len({checksum("squeezenet1_1", **changes) for changes in ({}, {"round": 4}, {"peer": 2})}) == 3
+
+
+def test_worker_fetches_weights_and_parts_once_while_they_fit(bench: Any) -> None:
+    request = bench.gradient_request("cnn", BATCHES)
+    worker = bench.worker()
+
+    for _ in range(3):
+        worker.gradient(request)
+
+    assert sorted(bench.fetched) == ["part/0", "part/1", "part/2", "weights"]
+
+
+def test_worker_without_cache_fetches_each_time(bench: Any) -> None:
+    request = bench.gradient_request("cnn", BATCHES)
+    worker = bench.worker(cache_bytes=0)
+
+    checksums = {worker.gradient(request).checksum for _ in range(2)}
+
+    assert len(checksums) == 1
+    assert sorted(bench.fetched) == sorted(2 * ["part/0", "part/1", "part/2", "weights"])
+
+
+def test_worker_usage_has_phases_and_one_cold_start(bench: Any) -> None:
+    worker = bench.worker()
+    request = bench.gradient_request("cnn", BATCHES)
+
+    first, second = worker.gradient(request).usage, worker.gradient(request).usage
+
+    assert set(first.phase_seconds) == {"load_model", "fetch", "preprocess", "compute", "upload"}
+    assert (first.is_cold_start, second.is_cold_start) == (True, False)
+    assert first.peak_rss_bytes > 0
+
+
+def test_worker_evaluate_adds_up_over_any_split(bench: Any) -> None:
+    worker = bench.worker()
+
+    whole = worker.evaluate(bench.evaluate_request("cnn", [Batch(index=0, ranges=[(0, 0, 16), (1, 0, 16)])]))
+    halves = [
+        worker.evaluate(bench.evaluate_request("cnn", [Batch(index=0, ranges=[(part, 0, 16)])]))
+        for part in (0, 1)
+    ]
+
+    assert whole.evaluation.num_samples == sum(half.evaluation.num_samples for half in halves) == 32
+    assert whole.evaluation.num_correct == sum(half.evaluation.num_correct for half in halves)
+    assert whole.evaluation.loss_sum == pytest.approx(
+        sum(half.evaluation.loss_sum for half in halves), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "ranges", [[], [(0, 0, 17)], [(3, 0, 1)], [(-1, 0, 1)], [(0, 4, 4)], [(0, -2, 3)], [(2, 0, 9)]]
+)
+def test_worker_ranges_outside_the_parts_are_refused(bench: Any, ranges: list[tuple[int, int, int]]) -> None:
+    with pytest.raises(FunctionRefused, match="no samples|outside"):
+        bench.worker().gradient(bench.gradient_request("cnn", [Batch(index=0, ranges=ranges)]))
+
+    assert "result" not in bench.objects
+
+
+def test_worker_corrupt_object_is_refused_and_not_kept(bench: Any) -> None:
+    request = bench.gradient_request("cnn", BATCHES)
+    worker = bench.worker()
+    intact = bench.objects["part/1"]
+    bench.objects["part/1"] = intact[:-1] + b"?"
+
+    with pytest.raises(ObjectCorrupt, match="part/1"):
+        worker.gradient(request)
+
+    bench.objects["part/1"] = intact
+    assert worker.gradient(request).training.num_samples == 32
+
+
+def test_worker_weights_of_another_model_are_refused(bench: Any) -> None:
+    weights = bench.publish(bench.first_state(ModelSpec(name="resnet18")))
+
+    with pytest.raises(ConfigurationError, match="weights are of another model"):
+        bench.worker().gradient(bench.gradient_request("cnn", BATCHES, weights=weights))
+
+
+def test_worker_model_that_is_not_allowed_is_refused_before_anything_is_fetched(bench: Any) -> None:
+    request = bench.gradient_request("cnn", BATCHES)
+
+    with pytest.raises(FunctionRefused, match="not allowed"):
+        bench.worker(allowed_models={"vgg11"}).gradient(request)
+
+    assert bench.fetched == []
+
+
+def test_worker_label_beyond_the_classes_is_refused(bench: Any) -> None:
+    bench.objects["part/0"] = b"\x63" + bench.objects["part/0"][1:]
+    request = bench.gradient_request("cnn", [Batch(index=0, ranges=[(0, 0, 16)])])
+
+    with pytest.raises(DatasetError, match="a label is 99"):
+        bench.worker().gradient(request)
+
+
+def test_worker_colour_samples_reach_a_three_channel_model(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(shape=(3, 32, 32))
+
+    reply = bench.worker().gradient(bench.gradient_request("squeezenet1_1", BATCHES))
+
+    assert reply.training.num_samples == 32
+    assert torch.isfinite(bench.result()["gradient"]).all()
+
+
+def test_worker_corrupt_text_hides_the_signature(bench: Any) -> None:
+    request = bench.gradient_request("cnn", BATCHES)
+    bench.objects["weights?X-Amz-Signature=secret"] = b"torn"
+    weights = RemoteObject(
+        url="weights?X-Amz-Signature=secret", length=request.weights.length, checksum=request.weights.checksum
+    )
+
+    with pytest.raises(ObjectCorrupt) as refusal:
+        bench.worker().gradient(bench.gradient_request("cnn", BATCHES, weights=weights))
+
+    assert "secret" not in str(refusal.value)
