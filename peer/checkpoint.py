@@ -24,7 +24,7 @@ class CheckpointManifest(Message, frozen=True):
     weights: StoredObject
     optimizer: StoredObject
     progress: Progress
-    retained: dict[int, str] = {}
+    retained: list[tuple[int, str]] = []
 
 
 class Checkpoints:
@@ -87,7 +87,7 @@ class Checkpoints:
             weights=stored_weights,
             optimizer=shared,
             progress=progress,
-            retained=self._retained,
+            retained=sorted(self._retained.items()),
         )
         self._store.put_message(keys.checkpoint(self._run, round_number, "manifest.json"), manifest)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -124,11 +125,18 @@ def _leave_the_terminal(surroundings: Surroundings, rank: int) -> None:
     """Make this process end with its parent, get signals only from it, and log to a file of its own."""
     os.setpgid(0, 0)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    log_file = (surroundings.directory / f"peer-{rank}.log").open("ab", buffering=0)
-    os.dup2(log_file.fileno(), sys.stdout.fileno())
-    os.dup2(log_file.fileno(), sys.stderr.fileno())
+    log_to(surroundings.directory / f"peer-{rank}.log", rank)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(logging.root.handlers[0].stream.fileno(), stream.fileno())  # type: ignore[attr-defined]
+
+
+def log_to(path: Path, rank: int) -> None:
+    """Log this process' warnings and progress to a file from now on."""
     logging.basicConfig(
-        level=logging.INFO, force=True, format=f"%(asctime)s peer {rank} %(levelname)s %(name)s: %(message)s"
+        filename=path,
+        level=logging.INFO,
+        force=True,
+        format=f"%(asctime)s peer {rank} %(levelname)s %(name)s: %(message)s",
     )
 
 

@@ -65,6 +65,20 @@ class Membership:
         Raises:
             RankTaken: another process holds it: its counter moved while this one watched. Nothing was written.
         """
+        self.check_free()
+        self._record = msgspec.structs.replace(
+            self._record, generation=start.generation, resumed_round=start.resumed_round
+        )
+        self._beat()
+        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def check_free(self) -> None:
+        """Return if no live process holds the rank; watches for three heartbeats if one seems to.
+
+        Raises:
+            RankTaken: one does.
+        """
         before = self._read(self._key)
         if before is not None and before.state == "running":
             log.info("rank %d was held by %s; watching whether it is alive", self._record.peer, before.host)
@@ -74,12 +88,6 @@ class Membership:
                 now = self._read(self._key)
                 if now is not None and now.state == "running" and now.counter != before.counter:
                     raise self._taken(now)
-        self._record = msgspec.structs.replace(
-            self._record, generation=start.generation, resumed_round=start.resumed_round
-        )
-        self._beat()
-        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
-        self._thread.start()
 
     def confirm(self) -> None:
         """Return if this process still holds the rank; called before each manifest is written.

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from peer import checkpoint, weights
 from peer.compute import Compute, Means
-from peer.config import RunConfig, RunStart, current_versions, validate
+from peer.config import Liveness, RunConfig, RunStart, current_versions, validate
 from peer.errors import CheckpointError, ConfigurationError, OutOfMemory, PeerLost
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
@@ -20,11 +20,13 @@ from peer.learning.flat import Layout
 from peer.learning.models import initialise
 from peer.learning.shards import Shard, plan_shards
 from peer.learning.threads import use_one_thread
+from peer.membership import Membership
 from peer.messages import MemberRecord, StoredObject
 from peer.phases import PhaseClock
 from peer.rounds import Work
 from peer.store import keys
 from peer.store.s3 import Store
+from peer.summary import Summary
 
 PACK_AUTOMATICALLY = 0
 
@@ -176,6 +178,33 @@ def remove(store: Store, run: str) -> int:
     store.delete([key for key in found if key != config_key])
     store.delete([config_key])
     return len(found)
+
+
+def collect_garbage(store: Store, run: str) -> int:
+    """Delete what a crash left of a run's rounds and weights, and return how many objects that were.
+
+    Checkpoints, the result and whatever they name stay.
+
+    Raises:
+        ConfigurationError: there is no such run.
+        RankTaken: a peer of it is running.
+    """
+    config = load(store, run)
+    for peer in range(config.num_peers):
+        Membership(store, run, peer, Liveness()).check_free()
+    named = {config.initial_weights} if not list(store.list(keys.checkpoints(run))) else set()
+    for key, _ in store.list(keys.checkpoints(run)):
+        round_number = keys.round_of_checkpoint(key)
+        if round_number is not None:
+            named.add(checkpoint.read(store, run, round_number).weights.checksum)
+    summary = store.get_message_if_exists(keys.run_summary(run), Summary)
+    if summary is not None:
+        named.add(f"sha256:{summary.weights_sha256}")
+    kept = {keys.weights(run, checksum.removeprefix("sha256:")) for checksum in named}
+    prefixes = (keys.generations(run), keys.all_weights(run))
+    garbage = [key for prefix in prefixes for key, _ in store.list(prefix) if key not in kept]
+    store.delete(garbage)
+    return len(garbage)
 
 
 def _check_batches(config: RunConfig, shards: list[Shard]) -> None:

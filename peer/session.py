@@ -19,6 +19,7 @@ from peer.garbage import Garbage
 from peer.gateway import Gateway
 from peer.invokers import FunctionInvoker, Invoker, LocalInvoker
 from peer.learning.datasets import catalogue
+from peer.learning.datasets.manifest import DatasetManifest
 from peer.learning.optimizers import FlatOptimizer
 from peer.learning.shards import plan_shards
 from peer.learning.threads import use_one_thread
@@ -66,54 +67,87 @@ def run_peer(
     stop = StopFlag()
     stop.install()
     work = Work()
-    patience = Patience(total_seconds=surroundings.outage_seconds)
     store = Store(
         surroundings.store,
-        patience=patience,
+        patience=Patience(total_seconds=surroundings.outage_seconds),
         on_transfer=lambda operation, num_bytes, _seconds: work.add_bytes(operation, num_bytes),
         on_retry=work.add_retry,
     )
     membership = Membership(store, config.run, rank, surroundings.liveness)
     membership.claim(start)
-    garbage = Garbage(store, is_kept=config.keep_objects)
-    clock = PhaseClock()
-    fan_out = _fan_out(config, surroundings, work)
+    ending, reason = "failed", "an error that nobody expected; its own log has it"
     try:
-        rendezvous = Rendezvous(store, membership, config.run, start.generation, config.num_peers)
-        published = Weights(store, garbage, config.run, rank, config.num_peers)
-        checkpoints = Checkpoints(store, garbage, published, config.run, rank, config.num_peers)
-        state = starting_state(store, config, start, checkpoints)
-        dataset = catalogue.find(store, config.dataset)
-        shard = plan_shards(dataset, config.num_peers, config.partition, config.seed)[rank]
-        means = Means(invoker_for(config, surroundings, store), fan_out, garbage, clock, work)
-        parts = Parts(
-            weights=published,
-            compute=Compute(config, start.generation, rank, dataset, shard, means),
-            exchange=exchange.create(config.exchange, store, rendezvous),
-            rendezvous=rendezvous,
-            checkpoints=checkpoints,
-            garbage=garbage,
-            log=RoundLog(surroundings.directory / "rounds.jsonl", on_record),
-            work=work,
-            clock=clock,
-            stop=stop,
-        )
-        manifest = _first_manifest(config, start, rank, membership.incarnation)
-        outcome = Peer(config, start, manifest, parts).train(state)
-        if rank == 0:
-            path = surroundings.directory / "model.safetensors"
-            export_weights(path, dataset.num_classes, config, outcome.model)
+        result = _Session(surroundings, config, start, rank, store, membership, work).run(stop, on_record)
+        ending, reason = "finished", ""
     except StopRequested as request:
-        membership.leave("stopped", str(request))
+        ending, reason = "stopped", str(request)
         raise
     except PeerlessError as error:
-        membership.leave("failed", str(error))
+        reason = str(error)
         raise
     finally:
-        fan_out.close()
-        garbage.close()
-    membership.leave("finished")
-    return peer_result(rank, outcome)
+        membership.leave(ending, reason)
+    return result
+
+
+@dataclass(frozen=True)
+class _Session:
+    surroundings: Surroundings
+    config: RunConfig
+    start: RunStart
+    rank: int
+    store: Store
+    membership: Membership
+    work: Work
+
+    def run(self, stop: StopFlag, on_record: Callable[[RoundRecord], None]) -> PeerResult:
+        config, store, start = self.config, self.store, self.start
+        garbage = Garbage(store, is_kept=config.keep_objects)
+        fan_out = _fan_out(config, self.surroundings, self.work)
+        clock = PhaseClock()
+        try:
+            dataset = catalogue.find(store, config.dataset)
+            rendezvous = Rendezvous(store, self.membership, config.run, start.generation, config.num_peers)
+            published = Weights(store, garbage, config.run, self.rank, config.num_peers)
+            checkpoints = Checkpoints(store, garbage, published, config.run, self.rank, config.num_peers)
+            state = starting_state(store, config, start, checkpoints)
+            means = Means(invoker_for(config, self.surroundings, store), fan_out, garbage, clock, self.work)
+            parts = Parts(
+                weights=published,
+                compute=self._compute(dataset, means),
+                exchange=exchange.create(config.exchange, store, rendezvous),
+                rendezvous=rendezvous,
+                checkpoints=checkpoints,
+                garbage=garbage,
+                log=RoundLog(self.surroundings.directory / "rounds.jsonl", on_record),
+                work=self.work,
+                clock=clock,
+                stop=stop,
+            )
+            outcome = Peer(config, start, self._first_manifest(), parts).train(state)
+            if self.rank == 0:
+                path = self.surroundings.directory / "model.safetensors"
+                export_weights(path, dataset.num_classes, config, outcome.model)
+        finally:
+            fan_out.close()
+            garbage.close()
+        return peer_result(self.rank, outcome)
+
+    def _compute(self, dataset: DatasetManifest, means: Means) -> Compute:
+        config = self.config
+        shards = plan_shards(dataset, config.num_peers, config.partition, config.seed)
+        return Compute(config, self.start.generation, self.rank, dataset, shards[self.rank], means)
+
+    def _first_manifest(self) -> PeerManifest:
+        return PeerManifest(
+            run=self.config.run,
+            generation=self.start.generation,
+            round=self.start.resumed_round or 0,
+            peer=self.rank,
+            incarnation=self.membership.incarnation,
+            weights_sha256="",
+            cpu=f"{platform.node()} ({torch.backends.cpu.get_cpu_capability()})",
+        )
 
 
 def starting_state(store: Store, config: RunConfig, start: RunStart, checkpoints: Checkpoints) -> State:
@@ -136,18 +170,6 @@ def initial_weights(config: RunConfig) -> StoredObject:
         key=keys.weights(config.run, config.initial_weights.removeprefix("sha256:")),
         length=config.initial_weights_bytes,
         checksum=config.initial_weights,
-    )
-
-
-def _first_manifest(config: RunConfig, start: RunStart, rank: int, incarnation: str) -> PeerManifest:
-    return PeerManifest(
-        run=config.run,
-        generation=start.generation,
-        round=start.resumed_round or 0,
-        peer=rank,
-        incarnation=incarnation,
-        weights_sha256="",
-        cpu=f"{platform.node()} ({torch.backends.cpu.get_cpu_capability()})",
     )
 
 

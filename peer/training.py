@@ -80,6 +80,7 @@ class Peer:
         self._config = config
         self._start = start
         self._manifest = manifest
+        self._previous = manifest
         self._parts = parts
 
     def train(self, state: State) -> Outcome:
@@ -158,6 +159,7 @@ class Peer:
         parts.rendezvous.publish(manifest)
         manifests = list(parts.rendezvous.collect(manifest))
         self._delete_previous_round(manifest)
+        parts.weights.finish()
         return Outcome(
             rounds=state.round,
             weights=weights,
@@ -169,5 +171,5 @@ class Peer:
 
     def _delete_previous_round(self, manifest: PeerManifest) -> None:
         """Whoever has every manifest of a round knows that nobody reads the round before it any more."""
-        self._parts.garbage.delete(self._parts.rendezvous.objects_of(self._manifest))
-        self._manifest = manifest
+        self._parts.garbage.delete(self._parts.rendezvous.objects_of(self._previous))
+        self._previous = manifest

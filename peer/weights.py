@@ -65,7 +65,7 @@ class Weights:
         if round_number % self._num_peers == self._rank or not self._appears(stored.key):
             self._store.put(stored.key, encoded.chunks, encoded.length)
         self._recent.append((round_number, stored.key))
-        self._collect_garbage(round_number)
+        self._delete_older_than(round_number - _ROUNDS_KEPT + 1)
         return stored
 
     def keep(self, key: str) -> None:
@@ -78,6 +78,10 @@ class Weights:
         if key not in [recent for _, recent in self._recent]:
             self._garbage.delete([key])
 
+    def finish(self) -> None:
+        """Delete all but the last weights; nobody computes at the others any more."""
+        self._delete_older_than(self._recent[-1][0])
+
     def _appears(self, key: str) -> bool:
         def probe() -> None:
             if self._store.head(key) is None:
@@ -89,8 +93,8 @@ class Weights:
             return False
         return True
 
-    def _collect_garbage(self, round_number: int) -> None:
-        while self._recent[0][0] <= round_number - _ROUNDS_KEPT:
+    def _delete_older_than(self, round_number: int) -> None:
+        while self._recent[0][0] < round_number:
             old_round, key = self._recent.popleft()
             in_use = self._kept.union(recent for _, recent in self._recent)
             if old_round % self._num_peers == self._rank and key not in in_use:

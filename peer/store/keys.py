@@ -57,6 +57,16 @@ def weights(run_name: str, sha256: str) -> str:
     return f"{run(run_name)}weights/{checked(sha256, 'weights')}"
 
 
+def all_weights(run_name: str) -> str:
+    """Return the prefix of all weights of a run, ending with a slash."""
+    return f"{run(run_name)}weights/"
+
+
+def generations(run_name: str) -> str:
+    """Return what the keys of all generations' rounds begin with, and no others."""
+    return f"{run(run_name)}g"
+
+
 def generation(run_name: str, generation_number: int) -> str:
     """Return the prefix of one generation's rounds, ending with a slash."""
     return f"{run(run_name)}g{generation_number}/"

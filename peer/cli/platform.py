@@ -1,0 +1,179 @@
+"""`peerless up`, `down`, `status`, `doctor`: the platform on this machine."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from peer import __version__, messages
+from peer.cli.connections import (
+    gateway_address,
+    gateway_options,
+    state_dir_option,
+    store_address,
+    store_options,
+)
+from peer.errors import ConfigurationError, FunctionError, PeerlessError
+from peer.gateway import Gateway
+from peer.platform import FUNCTIONS, Platform, PlatformOptions
+from peer.processes import has_ended
+from peer.store.s3 import Store
+
+_LEAST_DISK_BYTES = 1 << 30
+_PORTS = click.IntRange(1, 65535)
+
+
+@click.command(epilog="Example: peerless up --replicas 4")
+@click.option(
+    "-f",
+    "--stack",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="PEERLESS_STACK",
+    help="The functions to deploy.  [default: ./stack.yml, else that of the checkout]",
+)
+@click.option("--gateway-port", type=_PORTS, envvar="PEERLESS_GATEWAY_PORT", default=8080, show_default=True)
+@click.option("--store-port", type=_PORTS, envvar="PEERLESS_STORE_PORT", default=9000, show_default=True)
+@click.option(
+    "--store-server",
+    type=click.Choice(["auto", "minio", "nanio"]),
+    envvar="PEERLESS_STORE_SERVER",
+    default="auto",
+    show_default=True,
+    help="auto takes MinIO if it is installed (scripts/install-minio.sh).",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(0, 100),
+    envvar="PEERLESS_REPLICAS",
+    default=0,
+    help="Replicas of the gradient function.  [default: one a core, at most 5]",
+)
+@state_dir_option
+def up(stack: Path | None, state_dir: Path, **options: Any) -> None:
+    """Start the store and the gateway, and deploy stack.yml. What runs already is kept."""
+    platform = Platform(state_dir)
+    platform.up(
+        PlatformOptions(state_dir, stack or _default_stack(), **options),
+        lambda text: click.echo(text, err=True),
+    )
+
+
+@click.command()
+@state_dir_option
+def down(state_dir: Path) -> None:
+    """Stop what `peerless up` started. Data and deployments are kept."""
+    Platform(state_dir).down(lambda text: click.echo(text, err=True))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@state_dir_option
+def status(as_json: bool, state_dir: Path) -> None:
+    """Show what runs. Exits with 50 if a part is down."""
+    platform = Platform(state_dir)
+    state = platform.state()
+    found = {
+        "store": "not started" if state.store is None else _liveness(has_ended(state.store.process)),
+        "gateway": "not started" if state.gateway is None else _liveness(has_ended(state.gateway.process)),
+    }
+    functions: list[dict[str, Any]] = []
+    address = platform.gateway_address()
+    if found["gateway"] == "running" and address is not None:
+        functions = Gateway(address).functions()
+    if as_json:
+        click.echo(messages.encode({"parts": found, "state": state, "functions": functions}))
+    else:
+        places = {
+            "store": state.store and state.store.endpoint,
+            "gateway": state.gateway and state.gateway.url,
+        }
+        for part, liveness in found.items():
+            click.echo(f"{part:<10} {liveness:<12} {places[part] or ''}")
+        for function in functions:
+            replicas = f"{function.get('availableReplicas', 0)}/{function.get('replicas', 0)} replicas"
+            count = int(function.get("invocationCount", 0))
+            click.echo(f"{function['name']:<10} {replicas:<12} {count} invocations")
+    if set(found.values()) != {"running"}:
+        sys.exit(50)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@store_options
+@gateway_options
+def doctor(as_json: bool, **options: Any) -> None:
+    """Check what a run needs; each finding says what to do. Exits with the first finding's code."""
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: f"{sys.version.split()[0]}, peerless {__version__}",
+        "torch": _torch_version,
+        "disk": lambda: _disk(options["state_dir"]),
+        "store": lambda: _store(options),
+        "gateway": lambda: _gateway(options),
+        **{f"function {name}": lambda name=name: _function(options, name) for name in FUNCTIONS},  # type: ignore[misc]
+    }
+    exit_code = 0
+    findings = {}
+    for name, check in checks.items():
+        try:
+            findings[name] = {"ok": True, "text": check()}
+        except PeerlessError as error:
+            findings[name] = {"ok": False, "text": str(error)}
+            exit_code = exit_code or error.exit_code
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    else:
+        for name, finding in findings.items():
+            click.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name:<18} {finding['text']}")
+    sys.exit(exit_code)
+
+
+def _default_stack() -> Path:
+    here = Path("stack.yml")
+    return here if here.is_file() else Path(__file__).resolve().parents[2] / "stack.yml"
+
+
+def _liveness(is_over: bool) -> str:
+    return "down" if is_over else "running"
+
+
+def _torch_version() -> str:
+    from importlib.metadata import version
+
+    return f"{version('torch')}, {os.cpu_count()} cores"
+
+
+def _disk(state_dir: Path) -> str:
+    place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < _LEAST_DISK_BYTES:
+        raise ConfigurationError(f"{free_bytes >> 20} MiB free at {place}: make room, or move --state-dir")
+    return f"{free_bytes >> 30} GiB free at {place}"
+
+
+def _store(options: dict[str, Any]) -> str:
+    address = store_address(options)
+    store = Store(address)
+    store.check()
+    return f"{address.endpoint}, clocks differ by {abs(store.clock_skew_seconds()):.0f} s"
+
+
+def _gateway(options: dict[str, Any]) -> str:
+    address = gateway_address(options)
+    gateway = Gateway(address)
+    gateway.check()
+    gateway.functions()
+    return f"{address.url}, user {address.user} is let in"
+
+
+def _function(options: dict[str, Any], name: str) -> str:
+    description = Gateway(gateway_address(options)).describe(name)
+    available = int(description.get("availableReplicas", 0))
+    if not available:
+        raise FunctionError(f"function {name} has no replica that is ready: see `faas-cli describe {name}`")
+    limits = description.get("limits") or {}
+    return f"{available} replicas, memory limit {limits.get('memory', 'none')}"

@@ -1,0 +1,113 @@
+"""Progress on stderr: a bar on a terminal, now and then a line elsewhere. No threads: peers fork from here."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from peer.rounds import RoundRecord
+
+_LINES = 12
+
+
+class RunProgress:
+    """Shows a run's rounds as they complete.
+
+    Args:
+        rounds: how many there are.
+        first: the round that this begins with.
+        peer: whose records are shown; those of the others are the same but for times.
+    """
+
+    def __init__(self, rounds: int, first: int = 0, peer: int = 0) -> None:
+        self._rounds = rounds
+        self._first = first
+        self._peer = peer
+        self._began = time.monotonic()
+        self._validation = ""
+        self._next_line = first
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "RunProgress":
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def update(self, record: RoundRecord) -> None:
+        """Show one record, if it is of the peer that is shown."""
+        if record.peer != self._peer:
+            return
+        if record.validation_accuracy is not None:
+            self._validation = f"  held-out {record.validation_accuracy:6.2%}"
+        text = f"loss {record.loss or 0:.4f}  accuracy {record.accuracy or 0:6.2%}{self._validation}"
+        if sys.stderr.isatty():
+            self._show_bar(record, text)
+        elif record.round >= self._next_line or record.round == self._rounds - 1:
+            self._next_line = record.round + max(1, (self._rounds - self._first) // _LINES)
+            seconds = time.monotonic() - self._began
+            print(
+                f"round {record.round + 1:>4}/{self._rounds}  {seconds:5.1f} s  {text}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _show_bar(self, record: RoundRecord, text: str) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("round {task.completed}/{task.total}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
+                auto_refresh=False,
+            )
+            self._progress.start()
+            self._progress.add_task(text, total=self._rounds, completed=self._first)
+        (task,) = self._progress.task_ids
+        self._progress.update(task, completed=record.round + 1, description=text, refresh=True)
+
+
+class ByteProgress:
+    """Shows how many bytes of a transfer are done, on a terminal only."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "ByteProgress":
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def update(self, done_bytes: int, total_bytes: int) -> None:
+        """Show that `done_bytes` of `total_bytes` are done."""
+        if not sys.stderr.isatty():
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                DownloadColumn(),
+                console=Console(stderr=True),
+                auto_refresh=False,
+            )
+            self._progress.start()
+            self._progress.add_task(self._text, total=total_bytes)
+        (task,) = self._progress.task_ids
+        self._progress.update(task, completed=done_bytes, refresh=True)

@@ -1,0 +1,82 @@
+"""What a person reads at the end of a run."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from peer.runs import RunListing
+    from peer.summary import Summary
+
+_BAR_WIDTH = 30
+_TITLES = {"put": "up", "get": "down", "function_put": "up from functions"}
+
+
+def print_summary(summary: "Summary", directory: Path | None = None) -> None:
+    """Print a summary on stdout: result, time by phase, what it took, where the files are, what to try next."""
+    width = min(shutil.get_terminal_size().columns, 88)
+    accuracy = "no test split" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}"
+    click.echo(f"\n{'─' * width}")
+    click.echo(
+        f"{click.style(summary.run, bold=True)}   {summary.model} on {summary.dataset}, {summary.num_peers} peers, "
+        f"{'functions' if summary.compute == 'functions' else 'computed by the peers'}"
+    )
+    click.echo("─" * width)
+    _line("test accuracy", click.style(accuracy, bold=True) + _loss(summary.test_loss))
+    _line("trained", f"{summary.train_seconds:.1f} s, {summary.rounds} rounds, {summary.epochs:.2f} epochs")
+    if summary.stop_reason:
+        _line("stopped early", summary.stop_reason)
+    click.echo()
+    _phases(summary)
+    click.echo()
+    _line("invocations", f"{summary.invocations:,} ({summary.cold_starts} cold starts{_retries(summary)})")
+    _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
+    moved = ", ".join(
+        f"{_megabytes(num_bytes)} {_TITLES[kind]}"
+        for kind, num_bytes in sorted(summary.object_bytes.items())
+        if num_bytes and kind in _TITLES
+    )
+    _line("bytes", moved)
+    _line("weights", f"sha256 {summary.weights_sha256[:16]}…, the same on all {summary.num_peers} peers")
+    if directory is not None:
+        _line("files", f"{directory}/  (summary.json, rounds.jsonl, config.json, model.safetensors)")
+    click.echo("─" * width)
+
+
+def describe_run(listing: "RunListing") -> str:
+    """Return one line about a run."""
+    config = listing.config
+    checkpoint = "no checkpoint" if listing.round is None else f"checkpoint {listing.round}"
+    return (
+        f"{config.run:<32} {listing.state:<9} {checkpoint:<16} {config.model.name} on {config.dataset}, "
+        f"{config.num_peers} peers, {config.rounds} rounds"
+    )
+
+
+def _line(title: str, text: str) -> None:
+    click.echo(f"  {title:<16} {text}")
+
+
+def _phases(summary: "Summary") -> None:
+    longest = max(summary.phase_seconds.values(), default=0.0) or 1.0
+    for phase, seconds in summary.phase_seconds.items():
+        bar = "█" * round(_BAR_WIDTH * seconds / longest)
+        share = seconds / summary.train_seconds if summary.train_seconds else 0.0
+        _line(phase, f"{seconds:7.2f} s {share:5.1%}  {bar}")
+
+
+def _loss(loss: float | None) -> str:
+    return "" if loss is None else f"   loss {loss:.4f}"
+
+
+def _retries(summary: "Summary") -> str:
+    total = sum(summary.retries.values())
+    if not total:
+        return ", no retries"
+    return ", retries: " + ", ".join(f"{count} {reason}" for reason, count in sorted(summary.retries.items()))
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,75 @@
+"""Background processes that outlive the command that started them, known by id and start time.
+
+A process id alone may belong to another process by now; with the time it started, from `/proc`, it cannot.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+from peer.errors import PlatformError
+from peer.messages import Message
+from peer.store.retry import Patience, retry
+
+_GRACE = Patience(total_seconds=15.0, first_seconds=0.01, longest_seconds=0.1)
+_START_TIME_FIELD = 19
+_STATE_FIELD = 0
+
+
+class Process(Message, frozen=True):
+    """A process of this machine since it last booted."""
+
+    pid: int
+    start_ticks: int
+
+
+class _Running(PlatformError):
+    retryable = True
+
+
+def identify(pid: int) -> Process:
+    """Return the process that has this id now.
+
+    Raises:
+        PlatformError: there is none.
+    """
+    fields = _stat(pid)
+    if fields is None:
+        raise PlatformError(f"process {pid} has ended already")
+    return Process(pid, int(fields[_START_TIME_FIELD]))
+
+
+def has_ended(process: Process) -> bool:
+    """Return whether this very process runs no more."""
+    fields = _stat(process.pid)
+    return (
+        fields is None or fields[_STATE_FIELD] == "Z" or int(fields[_START_TIME_FIELD]) != process.start_ticks
+    )
+
+
+def end(process: Process) -> None:
+    """End a process: SIGTERM, and SIGKILL if it goes on for 15 s. Returns when it is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if has_ended(process):
+            return
+        os.kill(process.pid, number)
+        try:
+            retry(lambda: _check_ended(process), _GRACE)
+        except _Running:
+            continue
+        return
+    raise PlatformError(f"process {process.pid} does not end, not even by SIGKILL")
+
+
+def _check_ended(process: Process) -> None:
+    if not has_ended(process):
+        raise _Running(f"process {process.pid} still runs")
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of `/proc/<pid>/stat` after the command's name; None without such a process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()

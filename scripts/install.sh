@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs peerless into .venv, and with --dev what its tests need. Does nothing if that is done already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "peerless: $1" >&2
+    exit 2
+}
+
+extra="" wanted=torch
+[ "${1:-}" = --dev ] && extra="[dev]" wanted="torch torchvision"
+
+[ "$(uname -s)" = Linux ] || fail "needs Linux, this is $(uname -s): use a Linux machine or a virtual one"
+getconf GNU_LIBC_VERSION >/dev/null 2>&1 || fail "needs glibc, this system has another C library: use Debian, Ubuntu, Fedora …"
+
+python=""
+for candidate in python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+        python=$candidate && break
+    fi
+done
+[ -n "$python" ] || fail "needs Python 3.11, 3.12 or 3.13 as python3: install it (apt-get install python3)"
+"$python" -c 'import venv, ensurepip' 2>/dev/null || fail "needs Python's venv module: apt-get install python3-venv"
+
+stamp=.venv/installed$extra
+sum=$(sha256sum pyproject.toml scripts/install.sh | sha256sum)
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && exit 0
+
+free_mib=$(df -Pm . | awk 'NR == 2 { print $4 }')
+[ "$free_mib" -ge 3000 ] || fail "needs 3 GB of free disk here, there are $free_mib MB: make room"
+memory_mib=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
+[ "$memory_mib" -ge 2000 ] || fail "needs 2 GB of free memory, there are $memory_mib MB: end something, or add swap"
+
+echo "installing peerless into .venv (some minutes the first time)" >&2
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check install)
+if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+    # the CPU build is a tenth of the CUDA one's size
+    # shellcheck disable=SC2086
+    "${pip[@]}" --timeout 5 --retries 0 --index-url https://download.pytorch.org/whl/cpu $wanted 2>/dev/null ||
+        { [ "$free_mib" -ge 8000 ] || fail "PyTorch's CPU index cannot be reached, and the CUDA build needs 8 GB of free disk" &&
+            echo "PyTorch's CPU index cannot be reached: taking the CUDA build from the package index" >&2 &&
+            "${pip[@]}" $wanted; }
+fi
+"${pip[@]}" --editable ".$extra"
+echo "$sum" >"$stamp"

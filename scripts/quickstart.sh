@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Trains on MNIST with four peers whose gradients are computed by functions, on this machine alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'END'
+Usage: scripts/quickstart.sh [--keep] [OPTION OF peerless train ...]
+
+Installs peerless into .venv, starts the platform, stores MNIST, trains with 4 peers, and ends the platform.
+  --keep   leave the platform running (`.venv/bin/peerless down` ends it)
+
+Example: scripts/quickstart.sh --keep --rounds 200
+END
+}
+
+keep=""
+case "${1:-}" in
+    -h | --help) usage && exit 0 ;;
+    --keep) keep=1 && shift ;;
+esac
+
+./scripts/install.sh
+peerless=.venv/bin/peerless
+
+# a platform that ran before goes on running afterwards
+if ! "$peerless" status >/dev/null 2>&1 && [ -z "$keep" ]; then
+    trap '"$peerless" down' EXIT
+fi
+
+"$peerless" up
+"$peerless" data push mnist
+"$peerless" train --peers 4 --dataset mnist "$@"
+[ -z "$keep" ] || echo "The platform goes on running; end it with: $peerless down" >&2
