@@ -1,0 +1,88 @@
+"""`localfaas build`: the folder that an image would hold, and its entry in the image map.
+
+The layout is that of `faas-cli build --shrinkwrap`: the template's files, the handler's folder over the
+template's `function/`, and the folders of `configuration.copy` inside that.
+"""
+
+import shlex
+import shutil
+from pathlib import Path
+
+from localfaas.config import StatePaths
+from localfaas.deployments import check_function_name
+from localfaas.errors import BadRequest, ConfigurationError
+from localfaas.images import ImageEntry, save_image
+from localfaas.stack import Function, Stack, load_template
+
+# Folders that faas-cli leaves out of a handler.
+_NEVER_COPIED = ("build", "template")
+
+
+def build_function(stack: Stack, function: Function, paths: StatePaths) -> ImageEntry:
+    """Return the image map's entry for `function`, whose folder is complete and whose entry is saved.
+
+    Replicas that run from an earlier build keep their old files until they end; a deployment starts new ones.
+
+    Raises:
+        ConfigurationError: handler, template or a copied folder is missing, or outside the stack file's
+            folder.
+    """
+    try:
+        check_function_name(function.name)
+    except BadRequest as error:
+        raise ConfigurationError(str(error)) from error
+    if function.language in ("", "dockerfile"):
+        raise ConfigurationError(
+            f"function {function.name} has no template (lang: {function.language or 'none'}); localfaas runs "
+            "templates with an `fprocess`, a Dockerfile needs OpenFaaS or faasd"
+        )
+    template = load_template(stack.directory, function.language)
+    command = tuple(shlex.split(function.fprocess or template.fprocess))
+    if not command:
+        raise ConfigurationError(f"template {function.language!r} has no `fprocess` in its template.yml")
+    directory = paths.build.resolve() / function.name
+    fresh, old = directory.with_name(f".{function.name}.new"), directory.with_name(f".{function.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        _lay_out(stack, function, template.directory, fresh, template.handler_folder)
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    except OSError as error:
+        raise ConfigurationError(f"cannot build {function.name} in {directory}: {error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    entry = ImageEntry(function.image, str(directory), command, {}, template.preload)
+    save_image(paths.images, entry)
+    return entry
+
+
+def _lay_out(stack: Stack, function: Function, template: Path, into: Path, handler_folder: str) -> None:
+    handler = stack.directory / function.handler
+    if not function.handler or not handler.is_dir():
+        raise ConfigurationError(
+            f"handler of {function.name} is no folder: {handler}; check `handler` in {stack.path}"
+        )
+    target = into / handler_folder
+    target.mkdir(parents=True, mode=0o700)
+    _copy(template, into)
+    for child in handler.iterdir():
+        if child.name not in _NEVER_COPIED:
+            _copy(child, target / child.name)
+    root = stack.directory.resolve()
+    for extra in stack.copy_paths:
+        source = (root / extra).resolve()
+        if source == root or not source.is_relative_to(root):
+            raise ConfigurationError(f"configuration.copy {extra!r} is not inside {root}")
+        _copy(source, target / extra)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder over what is there; links become what they point at, caches stay behind."""
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)

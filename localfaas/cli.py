@@ -1,0 +1,155 @@
+"""The `localfaas` command."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from localfaas import __version__
+from localfaas.build import build_function
+from localfaas.config import Enforcement, GatewayConfig, StatePaths
+from localfaas.deploy import GatewayClient, deploy_stack
+from localfaas.errors import LocalFaasError
+from localfaas.server import serve as serve_gateway
+from localfaas.stack import load_stack
+
+_DEFAULT_STATE_DIR = Path(".localfaas")
+_PATH = click.Path(path_type=Path)
+
+
+def _state_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--state-dir",
+        type=_PATH,
+        default=_DEFAULT_STATE_DIR,
+        show_default=True,
+        envvar="LOCALFAAS_STATE_DIR",
+        help="Where functions, images, logs and the password are kept.",
+    )(command)
+
+
+def _stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option(
+        "--filter", "pattern", default="*", help="Only functions whose name matches, as in 'grad*'."
+    )(command)
+    return click.option("-f", "--yaml", "path", type=_PATH, default=Path("stack.yml"), show_default=True)(
+        command
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    r"""Run OpenFaaS functions on this machine, without containers.
+
+    \b
+    localfaas build -f stack.yml
+    localfaas serve &
+    localfaas deploy -f stack.yml --wait 60
+    """
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any.")
+@click.option("--port-fallback", is_flag=True, help="Take another port if this one is in use.")
+@_state_dir_option
+@click.option(
+    "--memory-enforcement",
+    type=click.Choice(get_args(Enforcement)),
+    default="auto",
+    show_default=True,
+    help="What holds memory limits: control groups, or RLIMIT_DATA and a watchdog.",
+)
+@click.option(
+    "--max-waiting", type=click.IntRange(0), default=1_000, show_default=True, help="Longest queue."
+)
+@click.option("--grace-seconds", type=click.FloatRange(0), default=10.0, show_default=True)
+@click.option("--default-timeout-seconds", type=click.FloatRange(0), default=60.0, show_default=True)
+@click.option("--verbose", is_flag=True, help="Log more.")
+def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
+    r"""Serve the OpenFaaS API until SIGTERM.
+
+    \b
+    localfaas serve --port 8080 --state-dir .localfaas
+    faas-cli login --password-stdin < .localfaas/basic-auth-password
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _run(lambda: serve_gateway(GatewayConfig(is_port_fallback=port_fallback, **options)))
+
+
+@cli.command()
+@_stack_options
+@_state_dir_option
+def build(path: Path, pattern: str, state_dir: Path) -> None:
+    r"""Build a stack's functions, as `faas-cli build` builds their images.
+
+    \b
+    localfaas build -f stack.yml --filter 'gradient*'
+    """
+
+    def work() -> None:
+        paths = StatePaths(state_dir)
+        paths.create()
+        stack = load_stack(path).filtered(pattern)
+        for function in stack.functions.values():
+            if function.is_build_skipped:
+                click.echo(f"{function.name} is skipped")
+            else:
+                entry = build_function(stack, function, paths)
+                click.echo(f"{function.name} built as {entry.image} in {entry.directory}")
+
+    _run(work)
+
+
+@cli.command()
+@_stack_options
+@click.option("--gateway", "url", help="The gateway's address; by default the stack file's.")
+@click.option("--password-file", type=_PATH, help="By default the state directory's.")
+@click.option(
+    "--wait", "wait_seconds", type=click.FloatRange(0), default=0.0, help="Seconds to wait for replicas."
+)
+@_state_dir_option
+def deploy(
+    path: Path,
+    pattern: str,
+    url: str | None,
+    password_file: Path | None,
+    wait_seconds: float,
+    state_dir: Path,
+) -> None:
+    r"""Deploy a stack's functions, as `faas-cli deploy` does.
+
+    \b
+    localfaas deploy -f stack.yml --gateway http://127.0.0.1:8080 --wait 60
+    """
+
+    def work() -> None:
+        stack = load_stack(path).filtered(pattern)
+        client = GatewayClient(url or stack.gateway, password_file or StatePaths(state_dir).password)
+        deploy_stack(stack, client, wait_seconds)
+        for name in stack.functions:
+            click.echo(f"{name} deployed at {(url or stack.gateway).rstrip('/')}/function/{name}")
+
+    _run(work)
+
+
+def _run(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except LocalFaasError as error:
+        click.echo(f"localfaas: {error}", err=True)
+        raise SystemExit(error.exit_code) from error
+
+
+def main() -> None:
+    """Run the command line; exit 2 for what the user can mend, 1 for the rest."""
+    cli()

@@ -1,0 +1,204 @@
+"""What a deployment says, checked; and the file that keeps it."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from localfaas.config import write_atomically
+from localfaas.errors import BadRequest
+from localfaas.quantities import parse_cpus, parse_duration_seconds, parse_memory_bytes
+
+NAMESPACE = "openfaas-fn"
+MIN_REPLICAS_LABEL = "com.openfaas.scale.min"
+MAX_REPLICAS_LABEL = "com.openfaas.scale.max"
+# Keys that only a status carries: a client may GET, change and PUT the whole specification.
+STATUS_PREFIX = "localfaas."
+NAME_LABEL = "faas_function"
+
+_DEFAULT_MIN_REPLICAS, _DEFAULT_MAX_REPLICAS = 1, 5
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_VARIABLE = re.compile(r"[^=\0]+")
+
+
+def check_function_name(name: object) -> str:
+    """Return `name` if it can name a function: a DNS label, as in OpenFaaS.
+
+    Raises:
+        BadRequest: it cannot.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"function name {name!r} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One function as deployed; the fields of OpenFaaS' FunctionDeployment."""
+
+    service: str
+    image: str
+    env_process: str = ""
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    constraints: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+    requests: Mapping[str, str] = field(default_factory=dict)
+    read_only_root_filesystem: bool = False
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """The most memory a replica may use, or None for no limit."""
+        limit = self.limits.get("memory")
+        return parse_memory_bytes(limit) if limit else None
+
+    @property
+    def exec_timeout_seconds(self) -> float | None:
+        """The longest that one request may take, 0 for no limit, or None where the function does not say."""
+        timeout = self.env_vars.get("exec_timeout")
+        return parse_duration_seconds(timeout) if timeout else None
+
+    @property
+    def min_replicas(self) -> int:
+        """Replicas that a deployment starts with."""
+        return min(self._label(MIN_REPLICAS_LABEL, _DEFAULT_MIN_REPLICAS), self.max_replicas)
+
+    @property
+    def max_replicas(self) -> int:
+        """Replicas above which scaling does not go."""
+        return max(1, self._label(MAX_REPLICAS_LABEL, _DEFAULT_MAX_REPLICAS))
+
+    @property
+    def not_honoured(self) -> tuple[str, ...]:
+        """What this deployment asks for and a process cannot give; said in logs and in an annotation."""
+        asked = {
+            "readOnlyRootFilesystem": self.read_only_root_filesystem,
+            "constraints": bool(self.constraints),
+            "secrets": bool(self.secrets),
+            "limits.cpu": "cpu" in self.limits,
+        }
+        return tuple(name for name, is_asked in asked.items() if is_asked)
+
+    def _label(self, name: str, default: int) -> int:
+        text = self.labels.get(name)
+        if not text:
+            return default
+        if not text.isascii() or not text.isdigit():
+            raise BadRequest(f"label {name} is {text!r}; it has to be a whole number")
+        return int(text)
+
+
+def parse_deployment(body: object) -> Deployment:
+    """Return the deployment that a POST or PUT to `/system/functions` asks for.
+
+    Raises:
+        BadRequest: a field is missing, of the wrong type or impossible; the message names it.
+    """
+    if not isinstance(body, dict):
+        raise BadRequest("the body has to be a JSON object, as `faas-cli deploy` sends it")
+    if body.get("namespace") not in (None, "", NAMESPACE):
+        raise BadRequest(f"namespace {body['namespace']!r} does not exist; there is {NAMESPACE} only")
+    image = body.get("image")
+    if not isinstance(image, str) or not image:
+        raise BadRequest("image is missing; it names what `localfaas build` has built")
+    env_process = body.get("envProcess") or ""
+    if not isinstance(env_process, str) or "\0" in env_process:
+        raise BadRequest("envProcess has to be a string")
+    labels = _texts(body, "labels")
+    labels.pop(NAME_LABEL, None)
+    annotations = _texts(body, "annotations")
+    deployment = Deployment(
+        service=check_function_name(body.get("service")),
+        image=image,
+        env_process=env_process,
+        env_vars=_texts(body, "envVars"),
+        constraints=_list(body, "constraints"),
+        secrets=_list(body, "secrets"),
+        labels=labels,
+        annotations={key: value for key, value in annotations.items() if not key.startswith(STATUS_PREFIX)},
+        limits=_texts(body, "limits"),
+        requests=_texts(body, "requests"),
+        read_only_root_filesystem=body.get("readOnlyRootFilesystem") is True,
+    )
+    _check_values(deployment)
+    return deployment
+
+
+def _check_values(deployment: Deployment) -> None:
+    for name, value in deployment.env_vars.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise BadRequest(f"environment variable {name!r} cannot be set; use no `=` in names and no NUL")
+    for resources in (deployment.limits, deployment.requests):
+        if memory := resources.get("memory"):
+            parse_memory_bytes(memory)
+        if cpu := resources.get("cpu"):
+            parse_cpus(cpu)
+    # Reading them is what checks them.
+    _ = deployment.min_replicas, deployment.exec_timeout_seconds
+
+
+def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
+    values = body.get(key) or {}
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise BadRequest(f"{key} has to be an object whose values are strings")
+    return dict(values)
+
+
+def _list(body: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    values = body.get(key) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise BadRequest(f"{key} has to be a list of strings")
+    return tuple(values)
+
+
+@dataclass(frozen=True)
+class DeploymentRecord:
+    """A deployment with what has to survive a restart of the gateway."""
+
+    deployment: Deployment
+    replicas: int
+    created_at: str
+
+    @classmethod
+    def fresh(cls, deployment: Deployment) -> "DeploymentRecord":
+        """Return the record of a function deployed now."""
+        return cls(deployment, deployment.min_replicas, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+class DeploymentStore:
+    """One JSON file a function, each written whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def save(self, record: DeploymentRecord) -> None:
+        """Leave `record` in place of an older one of the same function.
+
+        Raises:
+            OSError: the older one is as it was.
+        """
+        path = self._directory / f"{record.deployment.service}.json"
+        write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
+
+    def remove(self, name: str) -> None:
+        """Forget a function; one that is not there is no error."""
+        (self._directory / f"{name}.json").unlink(missing_ok=True)
+
+    def load(self) -> list[DeploymentRecord]:
+        """Return every record, by name."""
+        return [self._read(path) for path in sorted(self._directory.glob("*.json"))]
+
+    @staticmethod
+    def _read(path: Path) -> DeploymentRecord:
+        fields = json.loads(path.read_text())
+        deployment = fields["deployment"]
+        for key in ("constraints", "secrets"):
+            deployment[key] = tuple(deployment[key])
+        return DeploymentRecord(Deployment(**deployment), fields["replicas"], fields["created_at"])

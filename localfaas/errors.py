@@ -1,0 +1,78 @@
+"""Every error that localfaas raises on purpose.
+
+LocalFaasError            exit 1
+├── ConfigurationError    exit 2   an option, a stack file, a template or the state directory is wrong
+├── PortInUse             exit 2   the address to listen at is taken
+├── DeployFailed          exit 3   a gateway refused a deployment, or a function did not become ready
+├── BadRequest            400      a deployment that cannot be run
+├── FunctionNotFound      404
+├── QueueFull             429      as many requests wait as may
+├── NotAccepting          503      the gateway or the function is shutting down
+├── FunctionUnavailable   503      no replica of the function stays up
+└── StartFailed           (none)   one replica did not start; the pool tries again
+"""
+
+
+class LocalFaasError(Exception):
+    """An error whose message says what happened, where, and what to do."""
+
+    exit_code = 1
+    status = 500
+    kind = "internal"
+
+
+class ConfigurationError(LocalFaasError):
+    """An option, a stack file, a template or the state directory is wrong; nothing was changed."""
+
+    exit_code = 2
+
+
+class PortInUse(LocalFaasError):
+    """Another process listens at the address; nothing was started."""
+
+    exit_code = 2
+
+
+class DeployFailed(LocalFaasError):
+    """A gateway refused a deployment, or a function did not become ready in time."""
+
+    exit_code = 3
+
+
+class BadRequest(LocalFaasError):
+    """The request names something impossible; nothing was changed."""
+
+    status = 400
+    kind = "bad_request"
+
+
+class FunctionNotFound(LocalFaasError):
+    """No function of that name is deployed."""
+
+    status = 404
+    kind = "function_not_found"
+
+
+class QueueFull(LocalFaasError):
+    """As many requests wait for the function as may; this one was not queued."""
+
+    status = 429
+    kind = "queue_full"
+
+
+class NotAccepting(LocalFaasError):
+    """The gateway, or the function, is shutting down and takes no more requests."""
+
+    status = 503
+    kind = "not_accepting"
+
+
+class FunctionUnavailable(LocalFaasError):
+    """Replica after replica of the function ended at its start."""
+
+    status = 503
+    kind = "function_unavailable"
+
+
+class StartFailed(LocalFaasError):
+    """One replica did not start; nothing of it is left."""

@@ -1,0 +1,268 @@
+"""The gateway: every function's pool, and the ASGI application in front of them.
+
+Invocations and log streams are served here, on the event loop; the rest of the REST API is the Flask
+application of `localfaas.api`, in threads.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+from localfaas.auth import Credentials
+from localfaas.config import GatewayConfig, StatePaths
+from localfaas.deployments import NAMESPACE, Deployment, DeploymentRecord, DeploymentStore
+from localfaas.errors import BadRequest, FunctionNotFound, LocalFaasError, NotAccepting
+from localfaas.images import ImageEntry, find_image
+from localfaas.invocation import AsgiApp, Invocation, Receive, Scope, Send
+from localfaas.logs import FunctionLog, LogLine
+from localfaas.pool import Pool
+from localfaas.runtimes.interface import Runtime
+
+_log = logging.getLogger(__name__)
+
+_FUNCTION_PATH = re.compile(rb"/function/([^/]+)(/.*)?")
+_NAME = re.compile(rf"([a-z0-9](?:[-a-z0-9]{{0,61}}[a-z0-9])?)(?:\.{NAMESPACE})?")
+# A follower of a log is let go after this, as in OpenFaaS.
+_MAX_FOLLOW_SECONDS = 1_800.0
+
+
+class Functions:
+    """The deployed functions; what they are survives a restart. Lives on the event loop."""
+
+    def __init__(self, config: GatewayConfig, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._config = config
+        self._paths = StatePaths(config.state_dir)
+        self._store = DeploymentStore(self._paths.functions)
+        self._pools: dict[str, Pool] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.is_stopping = False
+
+    @property
+    def pools(self) -> list[Pool]:
+        """Every function's pool, by name."""
+        return [self._pools[name] for name in sorted(self._pools)]
+
+    def restore(self) -> None:
+        """Start every function that an earlier gateway on this state directory had."""
+        for record in self._store.load():
+            name = record.deployment.service
+            entry = find_image(self._paths.images, record.deployment.image)
+            if entry is None:
+                _log.error("function %s is not restored: %s", name, _unknown_image(record.deployment.image))
+            else:
+                self._pools[name] = self._open_pool(record, entry)
+
+    def find(self, name: str) -> Pool:
+        """Return the pool of a function, named with or without its namespace.
+
+        Raises:
+            FunctionNotFound: nothing of that name is deployed.
+        """
+        match = _NAME.fullmatch(name)
+        pool = self._pools.get(match[1]) if match else None
+        if pool is None:
+            raise FunctionNotFound(f"function {name!r} is not deployed")
+        return pool
+
+    def deploy(self, deployment: Deployment) -> None:
+        """Make `deployment` what runs under its name, new or instead of an older one.
+
+        Raises:
+            BadRequest: its image was not built.
+            NotAccepting: the gateway is stopping.
+            OSError: it cannot be written down; nothing has changed.
+        """
+        if self.is_stopping:
+            raise NotAccepting("the gateway is shutting down")
+        entry = find_image(self._paths.images, deployment.image)
+        if entry is None:
+            raise BadRequest(_unknown_image(deployment.image))
+        record = DeploymentRecord.fresh(deployment)
+        self._store.save(record)
+        for name in deployment.not_honoured:
+            _log.warning("function %s: %s is not honoured by the process runtime", deployment.service, name)
+        pool = self._pools.get(deployment.service)
+        if pool is None:
+            self._pools[deployment.service] = self._open_pool(record, entry)
+        else:
+            pool.update(record, entry)
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Make `replicas` the number to keep, at most the function's maximum.
+
+        Raises:
+            FunctionNotFound: nothing of that name is deployed.
+            OSError: it cannot be written down.
+        """
+        pool = self.find(name)
+        pool.scale(replicas)
+        self._store.save(pool.record)
+
+    def remove(self, name: str) -> None:
+        """Forget a function; its running requests have the grace period to end.
+
+        Raises:
+            FunctionNotFound: nothing of that name is deployed.
+        """
+        pool = self.find(name)
+        self._store.remove(pool.name)
+        del self._pools[pool.name]
+        pool.log.remove()
+        self._close_later(pool)
+
+    def stop_accepting(self) -> None:
+        """Refuse every request from now on, those that wait included."""
+        self.is_stopping = True
+        for pool in self._pools.values():
+            pool.refuse()
+
+    async def close(self) -> None:
+        """Leave no replica; running requests have the grace period to end."""
+        self.stop_accepting()
+        for pool in self._pools.values():
+            self._close_later(pool)
+        if self._closing:
+            await asyncio.wait(self._closing)
+        for pool in self._pools.values():
+            pool.log.close()
+        await self.runtime.close()
+
+    def _open_pool(self, record: DeploymentRecord, entry: ImageEntry) -> Pool:
+        name = record.deployment.service
+        log = FunctionLog(name, self._paths.logs / f"{name}.log")
+        return Pool(record, entry, self.runtime, log, self._config)
+
+    def _close_later(self, pool: Pool) -> None:
+        task = asyncio.get_running_loop().create_task(pool.close(self._config.grace_seconds))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _unknown_image(image: str) -> str:
+    return f"image {image!r} is unknown; build it with `localfaas build -f stack.yml` on this state directory"
+
+
+class Gateway:
+    """The ASGI application."""
+
+    def __init__(
+        self, functions: Functions, credentials: Credentials, control: AsgiApp, config: GatewayConfig
+    ) -> None:
+        self._functions = functions
+        self._credentials = credentials
+        self._control = control
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; see https://asgi.readthedocs.io."""
+        if scope["type"] != "http":
+            # Web sockets are refused by an end without an answer.
+            return
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        if path.startswith(b"/function/"):
+            await self._invoke(path, scope, receive, send)
+        elif path.startswith(b"/system") and not self._is_authorized(scope):
+            headers = [(b"www-authenticate", b'Basic realm="Restricted"')]
+            await _answer_text(
+                send, 401, "unauthorized: use the user and password of the state directory", headers
+            )
+        elif path == b"/system/logs" and scope["method"] == "GET":
+            await self._stream_logs(scope, receive, send)
+        else:
+            await self._control(scope, receive, send)
+
+    def _is_authorized(self, scope: Scope) -> bool:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        return len(values) == 1 and self._credentials.accepts(values[0].decode("latin-1"))
+
+    async def _invoke(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        match = _FUNCTION_PATH.fullmatch(path)
+        name = match[1].decode("ascii", errors="replace") if match else ""
+        try:
+            if self._functions.is_stopping:
+                raise NotAccepting("the gateway is shutting down")
+            pool = self._functions.find(name)
+        except LocalFaasError as error:
+            await _answer_json(send, error.status, {"error": error.kind, "message": str(error)})
+            return
+        rest = (match[2] if match else None) or b"/"
+        if scope["query_string"]:
+            rest += b"?" + scope["query_string"]
+        timeout_seconds = pool.record.deployment.exec_timeout_seconds
+        if timeout_seconds is None:
+            timeout_seconds = self._config.default_timeout_seconds
+        await Invocation(pool, rest, scope, receive, send, timeout_seconds).run()
+
+    async def _stream_logs(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve `/system/logs`: NDJSON, one message a line; see the OpenFaaS API."""
+        query = {
+            name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()
+        }
+        try:
+            log = self._functions.find(query.get("name", "")).log
+            since = datetime.fromisoformat(query["since"]) if "since" in query else None
+            if since is not None and since.tzinfo is None:
+                raise ValueError("since has no time zone")
+            tail = int(query.get("tail", "0"))
+        except FunctionNotFound as error:
+            await _answer_text(send, error.status, str(error))
+            return
+        except ValueError as error:
+            await _answer_text(
+                send, 400, f"{error}; `tail` is a whole number, `since` is like 2026-01-31T12:00:00Z"
+            )
+            return
+        instance = query.get("instance", "")
+        is_followed = query.get("follow", "").lower() in ("1", "t", "true")
+        headers = [(b"content-type", b"application/x-ndjson")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        kept = "".join(line.to_json() for line in log.lines(since=since, tail=tail, instance=instance))
+        # Nothing runs between these two, so no line is missed or sent twice.
+        following = log.follow(instance) if is_followed else None
+        await send({"type": "http.response.body", "body": kept.encode(), "more_body": True})
+        if following is not None:
+            await self._follow(following, receive, send)
+        await send({"type": "http.response.body"})
+
+    async def _follow(self, lines: AsyncGenerator[LogLine, None], receive: Receive, send: Send) -> None:
+        async def pass_on() -> None:
+            async with aclosing(lines):
+                async for line in lines:
+                    await send(
+                        {"type": "http.response.body", "body": line.to_json().encode(), "more_body": True}
+                    )
+
+        async def wait_disconnect() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        tasks = {asyncio.ensure_future(pass_on()), asyncio.ensure_future(wait_disconnect())}
+        await asyncio.wait(tasks, timeout=_MAX_FOLLOW_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answer_text(
+    send: Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    await _answer(send, status, b"text/plain; charset=utf-8", (text + "\n").encode(), headers)
+
+
+async def _answer_json(send: Send, status: int, fields: dict[str, Any]) -> None:
+    await _answer(send, status, b"application/json", json.dumps(fields).encode(), ())
+
+
+async def _answer(
+    send: Send, status: int, content_type: bytes, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> None:
+    all_headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": body})

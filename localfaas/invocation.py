@@ -1,0 +1,261 @@
+"""One call of `/function/<name>`: find a replica, pass the request on, pass the reply back.
+
+A request waits its turn with its body already read (up to 1 MiB), so a slow client holds no replica. A client
+that goes away while waiting leaves the queue; one that goes away later changes nothing: its call runs to its
+end, the reply is thrown away, and the replica is free again. Only a client that goes away within a longer
+body, which was being passed on, costs its replica: nobody can tell what that one is doing.
+"""
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from localfaas.errors import LocalFaasError
+from localfaas.pool import Pool
+from localfaas.replica import Replica
+from localfaas.runtimes.interface import ReplicaExit
+from localfaas.upstream import Headers, ReplyLost
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+_MAX_BUFFERED_BYTES = 1 << 20
+_EXIT_PATIENCE_SECONDS = 2.0
+_OUT_OF_MEMORY = 507
+# Headers that concern one connection (RFC 9110, 7.6.1), and those that the gateway sets itself.
+_NOT_PASSED_ON = frozenset(
+    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+     b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"content-length", b"x-call-id",
+     b"x-start-time")
+)  # fmt: skip
+_NOT_PASSED_BACK = _NOT_PASSED_ON - {b"content-length"} | {
+    b"x-replica",
+    b"x-cold-start",
+    b"x-duration-seconds",
+}
+
+
+class ReplicaFailed(LocalFaasError):
+    """The replica gave no reply; `status` and `kind` say why, `details` are further fields of the answer."""
+
+    def __init__(self, status: int, kind: str, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.details = details
+
+
+class ClientGone(Exception):
+    """The client closed its connection before there was anything to answer."""
+
+
+class Invocation:
+    """One request to one function."""
+
+    def __init__(
+        self, pool: Pool, path: bytes, scope: Scope, receive: Receive, send: Send, timeout_seconds: float
+    ):
+        """Take a request; nothing happens before `run`.
+
+        Args:
+            pool: the function's.
+            path: what follows the function's name, percent-encoded as it came, with the query.
+            scope: ASGI scope of the request.
+            receive: yields its body.
+            send: takes the reply.
+            timeout_seconds: from the moment that a replica has the request; 0 for no limit.
+        """
+        self._pool = pool
+        self._path = path
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._timeout_seconds = timeout_seconds
+        self._started_ns = time.time_ns()
+        self._started_at = time.perf_counter()
+        self._call_id = _header(scope, b"x-call-id") or str(uuid.uuid4()).encode()
+        self._has_answered = False
+        self._status = 0
+
+    async def run(self) -> None:
+        """Answer the request, whatever happens to the replica; the pool's statistics count it.
+
+        Raises:
+            ReplicaFailed: within a reply of which the client has a part already; its connection has to end.
+        """
+        stats = self._pool.stats
+        stats.num_started += 1
+        stats.num_in_flight += 1
+        try:
+            body, is_whole = await self._read_body()
+            replica = await self._acquire(is_whole)
+            await self._call(replica, body if is_whole else self._stream_body(body))
+        except LocalFaasError as error:
+            if error.status >= 500:
+                _log.warning("call %s of %s: %s", self._call_id.decode(), self._pool.name, error)
+            if self._has_answered:
+                raise
+            await self._answer_error(error)
+        except ClientGone:
+            # The code that nginx gives such requests in its log; nobody receives it.
+            self._status = 499
+        finally:
+            stats.num_in_flight -= 1
+            stats.durations_by_code[str(self._status)].observe(time.perf_counter() - self._started_at)
+
+    async def _read_body(self) -> tuple[bytes, bool]:
+        """Return the body, or its beginning where it is long, and whether it is whole."""
+        parts: list[bytes] = []
+        num_bytes = 0
+        while num_bytes <= _MAX_BUFFERED_BYTES:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            num_bytes += len(parts[-1])
+            if not message.get("more_body", False):
+                return b"".join(parts), True
+        return b"".join(parts), False
+
+    async def _stream_body(self, beginning: bytes) -> AsyncIterator[bytes]:
+        is_chunked = _header(self._scope, b"content-length") is None
+        yield _chunk(beginning) if is_chunked else beginning
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ReplyLost("the client went away within its request")
+            more = message.get("more_body", False)
+            if body := message.get("body", b""):
+                yield _chunk(body) if is_chunked else body
+        if is_chunked:
+            yield b"0\r\n\r\n"
+
+    async def _acquire(self, is_whole: bool) -> Replica:
+        """Return a replica that is this call's alone."""
+        replica = self._pool.take_idle()
+        if replica is not None:
+            return replica
+        waiter = self._pool.enqueue()
+        # Within a body, `receive` yields the body.
+        gone = asyncio.ensure_future(self._receive()) if is_whole else None
+        either: set[asyncio.Future[Any]] = {waiter, gone} if gone else {waiter}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if waiter.done():
+                return waiter.result()
+            raise ClientGone
+        except BaseException:
+            self._pool.leave(waiter)
+            raise
+        finally:
+            if gone:
+                gone.cancel()
+
+    async def _call(self, replica: Replica, body: bytes | AsyncIterator[bytes]) -> None:
+        """Pass the request to `replica`, the reply to the client, and the replica back to its pool."""
+        is_cold = replica.num_requests == 0
+        replica.num_requests += 1
+        is_reusable = False
+        try:
+            async with asyncio.timeout(self._timeout_seconds or None):
+                is_head = self._scope["method"] == "HEAD"
+                status, headers = await replica.connection.request(self._head(body), body, is_head=is_head)
+                await self._answer(status, headers, replica, is_cold)
+                async for chunk in replica.connection.chunks():
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            is_reusable = True
+            if status == _OUT_OF_MEMORY:
+                self._pool.stats.num_oom_kills += 1
+            await self._send({"type": "http.response.body"})
+        except TimeoutError as error:
+            text = (
+                f"function {self._pool.name} did not reply within {self._timeout_seconds:g} s (exec_timeout)"
+            )
+            raise ReplicaFailed(504, "timeout", text, exec_timeout_seconds=self._timeout_seconds) from error
+        except ReplyLost as error:
+            raise await self._explain(replica, error) from error
+        finally:
+            if is_reusable:
+                self._pool.release(replica)
+            else:
+                replica.connection.close()
+                self._pool.discard(replica)
+
+    async def _explain(self, replica: Replica, lost: ReplyLost) -> ReplicaFailed:
+        """Return what became of a replica whose reply was lost: out of memory, or something else."""
+        end: ReplicaExit | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EXIT_PATIENCE_SECONDS):
+                end = await replica.wait_exit()
+        names = {"function": self._pool.name, "replica": replica.name}
+        if end is not None and end.memory.oom_kills:
+            limit_bytes = self._pool.record.deployment.memory_limit_bytes
+            peak_bytes = end.memory.peak_bytes
+            text = f"replica {replica.name} was killed at {peak_bytes} bytes; raise its limits.memory"
+            return ReplicaFailed(
+                _OUT_OF_MEMORY, "out_of_memory", text, limit_bytes=limit_bytes, peak_bytes=peak_bytes, **names
+            )
+        reason = str(lost) if end is None else end.reason
+        return ReplicaFailed(502, "replica_lost", f"replica {replica.name} gave no reply: {reason}", **names)
+
+    def _head(self, body: bytes | AsyncIterator[bytes]) -> bytes:
+        """Return the request line and headers for the replica."""
+        scope = self._scope
+        lines = [b"%s %s HTTP/1.1" % (scope["method"].encode(), self._path)]
+        lines += [b"%s: %s" % pair for pair in scope["headers"] if pair[0] not in _NOT_PASSED_ON]
+        if isinstance(body, bytes):
+            if body or scope["method"] not in ("GET", "HEAD", "OPTIONS", "DELETE"):
+                lines.append(b"content-length: %d" % len(body))
+        elif length := _header(scope, b"content-length"):
+            lines.append(b"content-length: " + length)
+        else:
+            lines.append(b"transfer-encoding: chunked")
+        client = scope.get("client") or ("",)
+        if not _header(scope, b"x-forwarded-for"):
+            lines.append(b"x-forwarded-for: " + client[0].encode())
+        lines += [b"x-call-id: " + self._call_id, b"x-start-time: %d" % self._started_ns]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    async def _answer(self, status: int, headers: Headers, replica: Replica, is_cold: bool) -> None:
+        passed_back = [pair for pair in headers if pair[0] not in _NOT_PASSED_BACK]
+        passed_back.append((b"x-replica", replica.name.encode()))
+        if is_cold:
+            passed_back.append((b"x-cold-start", b"1"))
+        await self._start_answer(status, passed_back)
+
+    async def _start_answer(self, status: int, headers: Headers) -> None:
+        seconds = time.perf_counter() - self._started_at
+        headers += [
+            (b"x-call-id", self._call_id),
+            (b"x-start-time", b"%d" % self._started_ns),
+            (b"x-duration-seconds", b"%.6f" % seconds),
+        ]
+        self._status, self._has_answered = status, True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _answer_error(self, error: LocalFaasError) -> None:
+        fields = {"error": error.kind, "message": str(error), **getattr(error, "details", {})}
+        body = json.dumps(fields).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if error.status in (429, 503):
+            headers.append((b"retry-after", b"1"))
+        await self._start_answer(error.status, headers)
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data) if data else b""

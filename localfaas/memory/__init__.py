@@ -1,0 +1,9 @@
+"""Memory limits of replicas, and what they use.
+
+Three mechanisms, one interface: cgroup v1 or v2 where a group can be made, else RLIMIT_DATA and a watchdog.
+"""
+
+from localfaas.memory.choose import choose_memory_controller
+from localfaas.memory.interface import MemoryController, MemoryGroup, MemoryUsage
+
+__all__ = ["MemoryController", "MemoryGroup", "MemoryUsage", "choose_memory_controller"]

@@ -1,0 +1,320 @@
+"""The replicas of one function, and the requests that wait for them."""
+
+import asyncio
+import logging
+import secrets
+import shlex
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+from localfaas.config import GatewayConfig
+from localfaas.deployments import DeploymentRecord
+from localfaas.errors import FunctionUnavailable, NotAccepting, QueueFull, StartFailed
+from localfaas.images import ImageEntry
+from localfaas.logs import FunctionLog
+from localfaas.replica import Replica, replica_environment
+from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec, Runtime
+from localfaas.stats import FunctionStats
+from localfaas.upstream import ReplyLost
+
+_log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_SECONDS = 0.1
+_MAX_BACKOFF_SECONDS = 30.0
+# After that many replicas in a row that ended at their start, requests are refused instead of waiting.
+_MAX_START_FAILURES = 3
+# A replica that ends sooner, without having served a request, counts as one that did not start.
+_START_SECONDS = 5.0
+_TERMINATION_SECONDS = 2.0
+_LAST_WORDS_LINES = 3
+_MAX_ERROR_CHARACTERS = 1_000
+
+
+class Pool:
+    """Keeps as many replicas as wanted alive, and gives each to one request at a time, in their order."""
+
+    def __init__(
+        self,
+        record: DeploymentRecord,
+        entry: ImageEntry,
+        runtime: Runtime,
+        log: FunctionLog,
+        config: GatewayConfig,
+    ) -> None:
+        """Take charge of a function; its first replicas start at once."""
+        self.record = record
+        self.log = log
+        self.stats = FunctionStats()
+        self.last_error = ""
+        self._entry = entry
+        self._runtime = runtime
+        self._config = config
+        self._generation = 0
+        self._starting: dict[asyncio.Task[None], int] = {}
+        self._lives: set[asyncio.Task[None]] = set()
+        self._replicas: set[Replica] = set()
+        self._idle: list[Replica] = []
+        self._waiting: OrderedDict[asyncio.Future[Replica], None] = OrderedDict()
+        self._num_start_failures = 0
+        self._backoff: asyncio.TimerHandle | None = None
+        self.is_closing = False
+        self._reconcile()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.record.deployment.service
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Every replica that has been started and has not ended."""
+        return tuple(self._replicas)
+
+    @property
+    def num_available(self) -> int:
+        """Replicas of the present deployment that answer requests, busy or not."""
+        return sum(replica.is_ready and self._is_current(replica) for replica in self._replicas)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for a replica."""
+        return len(self._waiting)
+
+    def take_idle(self) -> Replica | None:
+        """Return the idle replica used last, for its caches; the caller's until `release` or `discard`."""
+        return self._idle.pop() if self._idle else None
+
+    def enqueue(self) -> "asyncio.Future[Replica]":
+        """Return a place in the queue: done when a replica is the caller's. Leave it by `leave`.
+
+        Raises:
+            QueueFull: as many requests wait as may.
+            FunctionUnavailable: replicas do not start.
+            NotAccepting: the function is being removed, or the gateway is stopping.
+        """
+        if self.is_closing:
+            raise NotAccepting(f"function {self.name} is shutting down")
+        if self._is_broken:
+            raise FunctionUnavailable(self._unavailable_text)
+        if self.num_waiting >= self._config.max_waiting:
+            raise QueueFull(f"{self._config.max_waiting} requests wait for function {self.name} already")
+        waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = None
+        if self.record.replicas == 0:
+            self.scale(1)
+        return waiter
+
+    def leave(self, waiter: "asyncio.Future[Replica]") -> None:
+        """Give up a place in the queue, and the replica that may have come with it."""
+        self._waiting.pop(waiter, None)
+        if not waiter.cancel() and not waiter.cancelled() and waiter.exception() is None:
+            self.release(waiter.result())
+
+    def release(self, replica: Replica) -> None:
+        """Give a replica back whose reply is complete; the longest waiting request gets it."""
+        self._num_start_failures = 0
+        self._offer(replica)
+
+    def discard(self, replica: Replica) -> None:
+        """Kill a replica that is in an unknown state; another takes its place."""
+        replica.process.kill()
+
+    def scale(self, replicas: int) -> None:
+        """Make `replicas` the number to keep, within the deployment's maximum; surplus ones end once idle."""
+        wanted = max(min(replicas, self.record.deployment.max_replicas), int(self.num_waiting > 0))
+        self.record = replace(self.record, replicas=wanted)
+        while self._idle and self._num_current > wanted:
+            self._end(self._idle[0])
+        self._reconcile()
+
+    def update(self, record: DeploymentRecord, entry: ImageEntry) -> None:
+        """Replace every replica by one of a new deployment: idle ones now, busy ones after their request."""
+        self.record, self._entry = record, entry
+        self._generation += 1
+        self._forget_failures()
+        while self._idle:
+            self._end(self._idle[0])
+        self._reconcile()
+
+    def refuse(self) -> None:
+        """Take no more requests, answer the waiting ones with NotAccepting, and end idle replicas."""
+        self.is_closing = True
+        self._fail_waiting(NotAccepting(f"function {self.name} is shutting down"))
+        while self._idle:
+            self._end(self._idle[0])
+        self.log.stop_following()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Leave nothing of the function running; requests under way have `grace_seconds` to end."""
+        self.refuse()
+        self._forget_failures()
+        for life in self._starting:
+            life.cancel()
+        for replica in self._replicas:
+            if not replica.is_ready:
+                replica.process.kill()
+        if self._lives:
+            await asyncio.wait(self._lives, timeout=grace_seconds)
+        for replica in self._replicas:
+            replica.process.kill()
+        if self._lives:
+            await asyncio.wait(self._lives)
+
+    @property
+    def _num_current(self) -> int:
+        started = sum(self._is_current(replica) and not replica.is_ending for replica in self._replicas)
+        return started + sum(generation == self._generation for generation in self._starting.values())
+
+    @property
+    def _is_broken(self) -> bool:
+        return self._num_start_failures >= _MAX_START_FAILURES and self.num_available == 0
+
+    @property
+    def _unavailable_text(self) -> str:
+        return f"function {self.name} does not start: {self.last_error}"
+
+    def _is_current(self, replica: Replica) -> bool:
+        return replica.generation == self._generation
+
+    def _offer(self, replica: Replica) -> None:
+        if replica not in self._replicas or replica.is_ending:
+            return
+        if not self._is_current(replica) or self.is_closing or self._num_current > self.record.replicas:
+            self._end(replica)
+            return
+        if self._waiting:
+            waiter, _ = self._waiting.popitem(last=False)
+            waiter.set_result(replica)
+        else:
+            self._idle.append(replica)
+
+    def _fail_waiting(self, error: Exception) -> None:
+        while self._waiting:
+            waiter, _ = self._waiting.popitem(last=False)
+            waiter.set_exception(error)
+
+    def _forget_failures(self) -> None:
+        self._num_start_failures, self.last_error = 0, ""
+        if self._backoff is not None:
+            self._backoff.cancel()
+            self._backoff = None
+
+    def _reconcile(self) -> None:
+        """Start the replicas that are missing, after the pause that failed starts have earned."""
+        if self.is_closing or self._backoff is not None:
+            return
+        loop = asyncio.get_running_loop()
+        while self._num_current < self.record.replicas:
+            name = f"{self.name}-{secrets.token_hex(4)}"
+            life = loop.create_task(self._live(name, self._generation), name=name)
+            self._starting[life] = self._generation
+            self._lives.add(life)
+            life.add_done_callback(self._end_life)
+
+    def _end_life(self, life: "asyncio.Task[None]") -> None:
+        self._starting.pop(life, None)
+        self._lives.discard(life)
+        if not life.cancelled() and (error := life.exception()) is not None:
+            _log.error("replica %s: %r", life.get_name(), error, exc_info=error)
+            self._note_failed_start(life.get_name(), str(error))
+        if self._num_start_failures and not self.is_closing and self._backoff is None:
+            pause = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** (self._num_start_failures - 1))
+            self._backoff = asyncio.get_running_loop().call_later(pause, self._end_backoff)
+        self._reconcile()
+
+    def _end_backoff(self) -> None:
+        self._backoff = None
+        self._reconcile()
+
+    async def _live(self, name: str, generation: int) -> None:
+        """Start a replica, offer it to requests once it answers, and account for its end."""
+        started_at = asyncio.get_running_loop().time()
+        try:
+            process = await self._runtime.start(self._spec(name))
+        except StartFailed as error:
+            self._note_failed_start(name, str(error))
+            return
+        replica = Replica(process, generation)
+        self._replicas.add(replica)
+        self._starting.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+        if self.is_closing or not self._is_current(replica):
+            self._end(replica)
+        late = await self._wait_ready(replica)
+        if replica.is_ready:
+            self.stats.cold_starts.observe(asyncio.get_running_loop().time() - started_at)
+            self._offer(replica)
+        end = await replica.wait_exit()
+        lived_seconds = asyncio.get_running_loop().time() - started_at
+        self._account(replica, end)
+        if replica.is_ending or self.is_closing:
+            return
+        if not replica.is_ready or (replica.num_requests == 0 and lived_seconds < _START_SECONDS):
+            self._note_failed_start(name, late + end.reason)
+        else:
+            self.stats.num_replicas_lost += 1
+            self.log.append(
+                name, f"localfaas: the replica ended unexpectedly: {end.reason}; a new one starts"
+            )
+
+    async def _wait_ready(self, replica: Replica) -> str:
+        """Return once the replica answers or has ended; if it never does, kill it and return why, else ""."""
+        try:
+            async with asyncio.timeout(self._config.start_timeout_seconds):
+                await replica.wait_ready()
+        except TimeoutError:
+            replica.process.kill()
+            return f"it answered nothing for {self._config.start_timeout_seconds:g} s; "
+        except ReplyLost as error:
+            # Most often it has ended. One that lives on without taking connections is of no use either.
+            await asyncio.wait({replica.process.exited}, timeout=_TERMINATION_SECONDS)
+            replica.process.kill()
+            return "" if replica.process.exited.done() else f"{error}; "
+        return ""
+
+    def _account(self, replica: Replica, end: ReplicaExit) -> None:
+        """Move a replica that has ended from what is running to what has been."""
+        self._replicas.discard(replica)
+        with suppress(ValueError):
+            self._idle.remove(replica)
+        self.stats.ended_cpu_seconds += end.cpu_seconds
+        self.stats.ended_major_faults += end.memory.major_faults
+        self.stats.ended_reclaims += end.memory.reclaims
+        self.stats.peak_bytes = max(self.stats.peak_bytes, end.memory.peak_bytes)
+        self.stats.num_oom_kills += end.memory.oom_kills
+        if end.memory.oom_kills:
+            limit_bytes = self.record.deployment.memory_limit_bytes
+            text = f"out of memory: peak {end.memory.peak_bytes} of {limit_bytes} bytes"
+            self.log.append(replica.name, f"localfaas: {text}; {end.reason}")
+            _log.warning("replica %s: %s", replica.name, text)
+
+    def _note_failed_start(self, name: str, reason: str) -> None:
+        self._num_start_failures += 1
+        words = [line.text for line in self.log.lines(instance=name, tail=_LAST_WORDS_LINES)]
+        self.last_error = "; ".join([f"replica {name}: {reason}", *words])[-_MAX_ERROR_CHARACTERS:]
+        self.log.append(name, f"localfaas: the replica did not start: {reason}")
+        _log.warning("function %s: %s", self.name, self.last_error)
+        if self._is_broken:
+            self._fail_waiting(FunctionUnavailable(self._unavailable_text))
+
+    def _end(self, replica: Replica) -> None:
+        """Ask a replica that has no request to end, and kill it if it does not."""
+        replica.is_ending = True
+        with suppress(ValueError):
+            self._idle.remove(replica)
+        replica.process.terminate()
+        asyncio.get_running_loop().call_later(_TERMINATION_SECONDS, replica.process.kill)
+
+    def _spec(self, name: str) -> ReplicaSpec:
+        deployment = self.record.deployment
+        return ReplicaSpec(
+            name=name,
+            directory=self._entry.directory,
+            command=tuple(shlex.split(deployment.env_process)) or self._entry.command,
+            environment=replica_environment(deployment, self._entry, name),
+            preload=self._entry.preload,
+            memory_limit_bytes=deployment.memory_limit_bytes,
+            log=partial(self.log.append, name),
+        )

@@ -1,0 +1,1 @@
+"""Ways to run a replica; the pool knows only what `runtimes.interface` says."""

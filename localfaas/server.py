@@ -1,0 +1,138 @@
+"""`localfaas serve`: everything put together, from the first file to the last signal."""
+
+import asyncio
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+from a2wsgi import WSGIMiddleware
+
+from localfaas import __version__
+from localfaas.api import create_control_api
+from localfaas.auth import load_or_create_credentials
+from localfaas.config import GatewayConfig, StatePaths, write_atomically
+from localfaas.errors import ConfigurationError, PortInUse
+from localfaas.gateway import Functions, Gateway
+from localfaas.invocation import AsgiApp
+from localfaas.memory import MemoryController, choose_memory_controller
+from localfaas.runtimes.process import ProcessRuntime
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 2_048
+_CONTROL_THREADS = 8
+# Longer than clients keep a connection for its next request, so that none meets a closing one.
+_KEEP_ALIVE_SECONDS = 120
+
+
+def serve(config: GatewayConfig) -> None:
+    """Run a gateway until SIGTERM or SIGINT; nothing of it is left running then.
+
+    Raises:
+        ConfigurationError: the state directory cannot be used, or a gateway runs on it already.
+        PortInUse: another process has the port, and no other may be taken.
+    """
+    paths = StatePaths(config.state_dir)
+    paths.create()
+    with _only_gateway(paths), _listen(config) as listening:
+        memory = choose_memory_controller(config.memory_enforcement, paths.identity)
+        _log.info("%s", memory.description)
+        if leftovers := memory.sweep():
+            _log.info("removed %d control groups of an earlier gateway", leftovers)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, paths, memory, listening))
+
+
+async def _serve(
+    config: GatewayConfig, paths: StatePaths, memory: MemoryController, listening: socket.socket
+) -> None:
+    runtime = ProcessRuntime(paths.create_socket_directory(), memory)
+    functions = Functions(config, runtime)
+    app: Any = create_control_api(functions, memory.description, asyncio.get_running_loop())
+    control = cast(AsgiApp, WSGIMiddleware(app, workers=_CONTROL_THREADS))
+    gateway = Gateway(functions, load_or_create_credentials(paths), control, config)
+    server_config = uvicorn.Config(
+        gateway,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        date_header=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(config.grace_seconds)),
+    )
+    server = _Server(server_config, functions, paths)
+    try:
+        functions.restore()
+        await server.serve(sockets=[listening])
+    finally:
+        await functions.close()
+        paths.gateway.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does, and lets waiting requests go as soon as it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, functions: Functions, paths: StatePaths) -> None:
+        super().__init__(config)
+        self._functions = functions
+        self._paths = paths
+        self._loop = asyncio.get_running_loop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port, *_ = (sockets or [])[0].getsockname()
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        fields = {"url": url, "pid": os.getpid(), "version": __version__}
+        write_atomically(self._paths.gateway, json.dumps(fields) + "\n")
+        print(f"localfaas listens at {url}, password in {self._paths.password}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._functions.stop_accepting)
+        super().handle_exit(sig, frame)
+
+
+@contextmanager
+def _only_gateway(paths: StatePaths) -> Iterator[None]:
+    """Hold the state directory's lock, which the kernel takes back however this process ends."""
+    with paths.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                f"a gateway runs on {paths.root} already; stop it, or choose another --state-dir"
+            ) from error
+        yield
+
+
+def _listen(config: GatewayConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    for port in (config.port, 0) if config.is_port_fallback else (config.port,):
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((config.host, port))
+        except OSError as error:
+            listening.close()
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigurationError(
+                    f"cannot listen at {config.host}:{port}: {error.strerror}"
+                ) from error
+            _log.warning("port %d of %s is in use", port, config.host)
+        else:
+            return listening
+    raise PortInUse(
+        f"port {config.port} of {config.host} is in use; choose another --port (0 for any), or add "
+        "--port-fallback"
+    )

@@ -1,0 +1,172 @@
+"""One HTTP/1.1 connection to one replica, for one request at a time.
+
+Why not a library's client: `docs/decisions/localfaas-invocation-path.md`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httptools
+
+_READ_BYTES = 1 << 16
+# A server may close a connection that has been idle; a request sent at that moment would be lost.
+_MAX_IDLE_SECONDS = 1.0
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ReplyLost(ConnectionError):
+    """The connection ended, or spoke no HTTP, before the reply was complete."""
+
+
+@dataclass
+class _Reply:
+    """What httptools has seen of one reply; its methods are the parser's callbacks."""
+
+    headers: Headers = field(default_factory=list)
+    chunks: list[bytes] = field(default_factory=list)
+    has_headers: bool = False
+    is_complete: bool = False
+    is_sized: bool = False
+    parser: httptools.HttpResponseParser = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+
+    @property
+    def status(self) -> int:
+        return int(self.parser.get_status_code())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
+            self.is_sized = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.has_headers = self.status >= 200
+
+    def on_body(self, data: bytes) -> None:
+        self.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.has_headers:
+            self.is_complete = True
+        else:
+            # An interim reply such as 103 Early Hints; the real one follows.
+            self.headers.clear()
+
+
+class ReplicaConnection:
+    """A connection that is opened when needed and kept while it is in use."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reply = _Reply()
+        self._last_used = 0.0
+        self._is_bodyless = False
+        self._sender: asyncio.Task[None] | None = None
+
+    async def request(
+        self, head: bytes, body: bytes | AsyncIterator[bytes], *, is_head: bool = False
+    ) -> tuple[int, Headers]:
+        """Send a request and return the status and headers of its reply; the body follows by `chunks`.
+
+        Args:
+            head: request line and headers, up to and with the empty line.
+            body: encoded as the head says; an iterator may end with ReplyLost, which ends the connection.
+            is_head: the method is HEAD, so the reply has no body whatever it says.
+
+        Raises:
+            ReplyLost: before the headers were complete.
+        """
+        self._reply = _Reply()
+        self._is_bodyless = is_head
+        writer = await self._open()
+        try:
+            if isinstance(body, bytes):
+                writer.write(head + body)
+                await writer.drain()
+            else:
+                writer.write(head)
+                # The reply may come, and end, before the request does.
+                self._sender = asyncio.get_running_loop().create_task(self._send(writer, body))
+        except OSError as error:
+            raise ReplyLost(str(error)) from error
+        while not self._reply.has_headers:
+            await self._read()
+        return self._reply.status, self._reply.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the reply's body; the connection is ready for the next request afterwards.
+
+        Raises:
+            ReplyLost: before the body was complete.
+        """
+        reply = self._reply
+        while True:
+            chunks, reply.chunks = reply.chunks, []
+            for chunk in chunks:
+                yield chunk
+            if reply.is_complete or self._is_bodyless:
+                break
+            await self._read()
+        self._last_used = asyncio.get_running_loop().time()
+        is_sent = self._sender is None or self._sender.done()
+        if self._is_bodyless or not is_sent or not reply.parser.should_keep_alive():
+            self.close()
+
+    def close(self) -> None:
+        """End the connection; a request that is under way loses its reply."""
+        if self._sender is not None:
+            self._sender.cancel()
+            self._sender = None
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._reader = self._writer = None
+
+    async def _open(self) -> asyncio.StreamWriter:
+        loop = asyncio.get_running_loop()
+        is_stale = (
+            self._reader is None or self._reader.at_eof() or loop.time() - self._last_used > _MAX_IDLE_SECONDS
+        )
+        if self._writer is None or is_stale or self._writer.is_closing():
+            self.close()
+            try:
+                self._reader, self._writer = await asyncio.open_unix_connection(self._socket_path)
+            except OSError as error:
+                raise ReplyLost(str(error)) from error
+        return self._writer
+
+    async def _send(self, writer: asyncio.StreamWriter, body: AsyncIterator[bytes]) -> None:
+        try:
+            async for piece in body:
+                writer.write(piece)
+                await writer.drain()
+        except ReplyLost:
+            writer.transport.abort()
+        except OSError:
+            # The replica may answer before it has read everything; whether it did is for the reader to see.
+            pass
+
+    async def _read(self) -> None:
+        if self._reader is None:
+            raise ReplyLost("the connection was closed")
+        try:
+            data = await self._reader.read(_READ_BYTES)
+        except OSError as error:
+            raise ReplyLost(str(error)) from error
+        reply = self._reply
+        if not data:
+            if reply.has_headers and not reply.is_sized:
+                # HTTP/1.0 style: the end of the connection is the end of the body.
+                reply.is_complete = True
+                return
+            raise ReplyLost("the connection ended within the reply")
+        try:
+            reply.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise ReplyLost(f"the replica does not speak HTTP: {error}") from error

@@ -1,0 +1,1 @@
+"""The function: faas-cli puts the handler here."""

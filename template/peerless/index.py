@@ -1,0 +1,177 @@
+"""The function server: `function.handler.handle` behind HTTP, one call at a time.
+
+It listens at the socket that is descriptor 3 (LISTEN_FDS, as in systemd's socket activation), else at TCP
+port `port` (8080). `/_/health` says that it runs, `/_/ready` whether it takes calls; every other path is a
+call. While one runs, others are answered 429 at once. SIGTERM lets the running call end and its reply leave,
+then the server ends.
+"""
+
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, make_response, request
+from waitress.server import create_server
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "not enough memory")
+_LISTEN_FD = 3
+_PORT_VARIABLE = "port"
+_DEFAULT_PORT = 8080
+# One runs the handler; the others say meanwhile that it is busy, and whether it is healthy.
+_NUM_THREADS = 4
+_DRAIN_SECONDS = 2.0
+_MAX_IDLE_SECONDS = 7 * 24 * 3600
+
+_log = logging.getLogger("function")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One request; `headers` and `query` are werkzeug's multi-dictionaries."""
+
+    body: bytes
+    headers: Any
+    method: str
+    query: Any
+    path: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the call runs."""
+
+    hostname: str
+
+
+class FunctionServer:
+    """A handler, whether it is busy, and whether the server is about to end."""
+
+    def __init__(self, handle: Callable[[Event, Context], Any]) -> None:
+        self._handle = handle
+        self._busy = threading.Lock()
+        self._is_ending = False
+        self._context = Context(os.environ.get("HOSTNAME") or socket.gethostname())
+
+    def create_app(self) -> Flask:
+        """Return the WSGI application."""
+        app = Flask("function", static_folder=None)
+        app.add_url_rule("/_/health", "health", lambda: ("OK\n", 200))
+        app.add_url_rule("/_/ready", "ready", lambda: ("", 503) if self._is_ending else ("OK\n", 200))
+        app.add_url_rule("/", "root", self._call, methods=_METHODS)
+        app.add_url_rule("/<path:path>", "path", self._call, methods=_METHODS)
+        return app
+
+    def drain(self, server: Any) -> None:
+        """Take no more calls, and end `server` once the running one has its reply sent."""
+        self._is_ending = True
+        with self._busy:
+            deadline = time.monotonic() + _DRAIN_SECONDS
+        while time.monotonic() < deadline and _is_writing(server):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def _call(self, path: str = "") -> Response:
+        if self._is_ending or not self._busy.acquire(blocking=False):
+            return _error(429, "busy", "the function runs another call already", {"Retry-After": "1"})
+        try:
+            body = request.get_data(cache=False)
+            event = Event(body, request.headers, request.method, request.args, request.path)
+            return _to_response(self._handle(event, self._context))
+        except Exception as error:
+            # The boundary of the handler: whatever it raises becomes an answer.
+            if isinstance(error, MemoryError) or _is_allocation_failure(error):
+                return _out_of_memory(error)
+            _log.exception("the handler failed")
+            return _error(500, "internal", f"{type(error).__name__}: {error}")
+        finally:
+            self._busy.release()
+
+
+def _is_writing(server: Any) -> bool:
+    channels = list(server.active_channels.values())
+    return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+def _is_allocation_failure(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+
+
+def _to_response(result: Any) -> Response:
+    """Return the reply for {"statusCode", "body", "headers"}, or for whatever Flask takes."""
+    if not isinstance(result, dict) or not result.keys() & {"statusCode", "body", "headers"}:
+        return make_response("" if result is None else result)
+    body = result.get("body", "")
+    response = make_response(body if isinstance(body, bytes | str) else json.dumps(body))
+    if not isinstance(body, bytes | str):
+        response.content_type = "application/json"
+    elif isinstance(body, bytes):
+        response.content_type = "application/octet-stream"
+    response.status_code = result.get("statusCode", 200)
+    response.headers.update(result.get("headers") or {})
+    return response
+
+
+def _error(
+    status: int, kind: str, message: str, headers: dict[str, str] | None = None, **fields: object
+) -> Response:
+    body = json.dumps({"error": kind, "message": message, **fields})
+    return Response(body, status, headers, content_type="application/json")
+
+
+def _out_of_memory(error: Exception) -> Response:
+    limit = os.environ.get("LOCALFAAS_MEMORY_LIMIT_BYTES")
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _log.error("out of memory: peak %d bytes, limit %s: %s", peak_bytes, limit or "unknown", error)
+    return _error(
+        507,
+        "out_of_memory",
+        "the call does not fit the memory limit; raise limits.memory, or send less",
+        limit_bytes=int(limit) if limit else None,
+        peak_bytes=peak_bytes,
+        function=os.environ.get("OPENFAAS_NAME", ""),
+        replica=os.environ.get("HOSTNAME", ""),
+    )
+
+
+def main() -> None:
+    """Serve the handler until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # After the installed packages: what a function carries along is for where they are not installed.
+    sys.path.append(str(Path(__file__).resolve().parent / "function"))
+    from function.handler import handle
+
+    function_server = FunctionServer(handle)
+    if os.environ.get("LISTEN_FDS"):
+        address: dict[str, Any] = {"sockets": [socket.socket(fileno=_LISTEN_FD)]}
+    else:
+        address = {"host": "0.0.0.0", "port": int(os.environ.get(_PORT_VARIABLE, _DEFAULT_PORT))}
+    server = create_server(
+        function_server.create_app(),
+        **address,
+        threads=_NUM_THREADS,
+        channel_timeout=_MAX_IDLE_SECONDS,
+        asyncore_use_poll=True,
+        ident=None,
+    )
+
+    def end(*_: object) -> None:
+        threading.Thread(target=function_server.drain, args=(server,), daemon=True).start()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    server.run()
+
+
+if __name__ == "__main__":
+    main()
