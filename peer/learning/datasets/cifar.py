@@ -5,7 +5,7 @@ import os
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,17 +136,10 @@ def _downloaded(on_message: Callable[[str], None] | None) -> Path:
         on_message(f"downloading {_URL} (163 MB) to {archive}")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, prefix=f"{archive.name}.") as partial:
-            hasher = hashlib.sha256()
-            for content in _download():
-                hasher.update(content)
-                partial.write(content)
-            partial.flush()
-            if hasher.hexdigest() != _SHA256:
-                raise DatasetError(f"{_URL} is not what was published: its SHA-256 is {hasher.hexdigest()}")
-            os.link(partial.name, archive)
-    except FileExistsError:
-        pass
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            partial = Path(folder) / archive.name
+            _download(partial)
+            partial.replace(archive)
     except (requests.RequestException, OSError) as error:
         raise DatasetError(
             f"cifar10 cannot be downloaded from {_URL}: {error}; "
@@ -155,7 +148,17 @@ def _downloaded(on_message: Callable[[str], None] | None) -> Path:
     return archive
 
 
-def _download() -> Iterator[bytes]:
-    with requests.get(_URL, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+def _download(file: Path) -> None:
+    hasher = hashlib.sha256()
+    with (
+        requests.get(_URL, stream=True, timeout=_TIMEOUT_SECONDS) as response,
+        file.open("wb") as stream,
+    ):
         response.raise_for_status()
-        yield from response.iter_content(_SLICE_BYTES)
+        for content in response.iter_content(_SLICE_BYTES):
+            hasher.update(content)
+            stream.write(content)
+    if hasher.hexdigest() != _SHA256:
+        raise DatasetError(
+            f"{_URL} is not what was published: its SHA-256 is {hasher.hexdigest()}; try again"
+        )

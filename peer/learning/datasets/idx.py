@@ -76,9 +76,10 @@ def read(file: Path) -> npt.NDArray[np.uint8]:
                 or not 1 <= header[3] <= 4
             ):
                 raise DatasetError(f"{file} is not an IDX file of unsigned bytes (it begins with {header!r})")
-            sizes = np.frombuffer(stream.read(4 * header[3]), dtype=">u4").tolist()
+            dimensions = stream.read(4 * header[3])
+            sizes = [int.from_bytes(dimensions[at : at + 4]) for at in range(0, len(dimensions), 4)]
             expected_bytes = math.prod(sizes)
-            if len(sizes) != header[3] or expected_bytes > _MOST_BYTES:
+            if len(dimensions) != 4 * header[3] or expected_bytes > _MOST_BYTES:
                 raise DatasetError(f"{file} has a damaged header: get it again")
             content = stream.read(expected_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:

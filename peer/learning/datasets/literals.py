@@ -60,9 +60,9 @@ def read(content: bytes, where: str) -> Any:
         for opcode, argument, _ in pickletools.genops(content):
             machine.step(opcode.name, argument)
         (value,) = machine.stack
+        return _finished(value)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{where} is damaged: {error}; get it again") from error
-    return _finished(value)
 
 
 class _Machine:
@@ -156,4 +156,6 @@ def _finished(value: Any) -> Any:
     """Return the value with arrays in place of their stand-ins, in dicts of one level as data batches are."""
     if isinstance(value, dict):
         return {key: _finished(item) if isinstance(item, _Array) else item for key, item in value.items()}
+    if isinstance(value, (_Global, _UnsignedBytes, _Mark)):
+        raise ValueError("it describes no value")
     return value.content if isinstance(value, _Array) else value
