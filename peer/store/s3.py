@@ -176,16 +176,28 @@ class Store:
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield key and length in bytes of every object whose key begins with `prefix`, in key order.
 
-        Not for the round path: it costs the store a walk over the whole prefix.
+        Not for the round path: it costs a request for each directory. (One for all would be answered
+        incompletely by nanio, which pages in another order than it continues in.)
         """
+        for key, length in self._level(prefix):
+            if key.endswith("/"):
+                yield from self.list(key)
+            else:
+                yield key, length
+
+    def names(self, prefix: str) -> Sequence[str]:
+        """Return what follows `prefix` up to the next `/`, of all keys, once each, sorted, with that `/`."""
+        return [key.removeprefix(prefix) for key, _ in self._level(prefix)]
+
+    def _level(self, prefix: str) -> Sequence[tuple[str, int]]:
         if prefix:
             _checked(prefix.removesuffix("/"))
 
-        def listed() -> list[tuple[str, int]]:
-            found = self._client.list_objects(self.address.bucket, prefix, recursive=True)
-            return sorted((item.object_name or "", item.size or 0) for item in found)
+        def listed() -> Sequence[tuple[str, int]]:
+            found = self._client.list_objects(self.address.bucket, prefix)
+            return sorted({(item.object_name or "", item.size or 0) for item in found})
 
-        yield from self._control("LIST", prefix, listed)
+        return self._control("LIST", prefix, listed)
 
     def sign_get(self, key: str, valid_seconds: float) -> str:
         """Return a URL with which a function may read the object; nothing is sent."""

@@ -142,6 +142,21 @@ class TestObjects:
         assert len(list(store.list(""))) == 5
         assert list(store.list("c/")) == []
 
+    def test_list_of_more_than_a_page_is_complete(self, store: Store) -> None:
+        # nanio continues after `a/…`, and would leave out `a-b/…`, if it were asked for all of them at once
+        keys = [f"a/{number:04}" for number in range(1_010)] + ["a-b/1", "a.b", "a0/1"]
+        for key in keys:
+            store.put_bytes(key, b"")
+
+        assert [key for key, _ in store.list("")] == sorted(keys)
+
+    def test_names_lists_one_level(self, store: Store) -> None:
+        for key in ["runs/a/1", "runs/a/2/3", "runs/a-b/1", "runs/c"]:
+            store.put_bytes(key, b"")
+
+        assert store.names("runs/") == ["a-b/", "a/", "c"]
+        assert store.names("nothing/") == []
+
     def test_bytes_moved_counts_both_ways(self, store: Store) -> None:
         store.put_bytes("a/key", bytes(1000))
         store.get("a/key")
