@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+# before torch is imported: peers are forked from the test process, which must never have had two OpenMP threads
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import hypothesis
 import pytest
+from harness import IMPATIENT, LocalPlatform, Runner
 
+from peer.config import GatewayAddress
+from peer.session import Surroundings
 from peer.store.retry import Patience
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import (
@@ -118,3 +124,31 @@ def mortal_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
     server = make_store_server(request.param, tmp_path)
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPlatform]:
+    """Store and gateway with the functions of stack.yml, two gradient replicas; shared: do not hurt it."""
+    yield from _platform(tmp_path_factory.mktemp("platform"))
+
+
+@pytest.fixture
+def mortal_platform(tmp_path: Path) -> Iterator[LocalPlatform]:
+    """A platform that this test alone uses."""
+    yield from _platform(tmp_path / "platform")
+
+
+def _platform(directory: Path) -> Iterator[LocalPlatform]:
+    directory.mkdir(exist_ok=True)
+    platform = LocalPlatform(directory)
+    try:
+        platform.up()
+        yield platform
+    finally:
+        platform.down()
+
+
+@pytest.fixture
+def local_runner(nanio_server: StoreServer, tmp_path: Path) -> Runner:
+    """Runs that compute in the peers; needs a store only."""
+    return Runner(Surroundings(nanio_server.new_address(), GatewayAddress(""), IMPATIENT, 60.0, tmp_path))
