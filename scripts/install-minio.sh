@@ -29,7 +29,7 @@ if [[ -z $data_home ]]; then
 fi
 target=$data_home/peerless/bin/minio
 
-if [[ -x $target && $("$target" --version 2>&1) == *"$commit"* ]]; then
+if [[ -x $target && $(HOME=${HOME:-/} "$target" --version 2>&1) == *"$commit"* ]]; then
     echo "$target"
     exit
 fi

@@ -128,6 +128,7 @@ def server_command(kind: ServerKind, data_dir: Path, port: int, credentials: Cre
     # its own certificate directory: those in the user's ~/.minio/certs would make it speak https
     options = ["--certs-dir", str(data_dir / "minio-certs"), "--console-address", f"{LOOPBACK}:0"]
     environment = {
+        "HOME": os.environ.get("HOME") or str(data_dir),
         "MINIO_ROOT_USER": credentials.access_key,
         "MINIO_ROOT_PASSWORD": credentials.secret_key,
         "MINIO_BROWSER": "off",

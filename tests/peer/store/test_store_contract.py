@@ -145,8 +145,8 @@ class TestObjects:
     def test_list_of_more_than_a_page_is_complete(self, store: Store) -> None:
         # nanio continues after `a/…`, and would leave out `a-b/…`, if it were asked for all of them at once
         keys = [f"a/{number:04}" for number in range(1_010)] + ["a-b/1", "a.b", "a0/1"]
-        for key in keys:
-            store.put_bytes(key, b"")
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda key: store.put_bytes(key, b""), keys))
 
         assert [key for key, _ in store.list("")] == sorted(keys)
 
