@@ -162,23 +162,29 @@ class Layout:
         if found != expected:
             raise ConfigurationError(f"weights are of another model: they have {found}, it has {expected}")
 
-    def take_gradient(self, model: nn.Module) -> Tensor:
-        """Return the model's gradients as one float32 vector of shape (P,), and leave the model without any.
+    def bind_gradient(self, model: nn.Module) -> Tensor:
+        """Return a float32 vector of shape (P,), zero, into which autograd adds the model's gradients from now on.
 
-        Each is released as soon as it is copied, so the peak is one model less. A parameter that took no part
-        in the loss counts as zero.
+        Each parameter's `grad` is a view of it, with the parameter's own strides, so that gradients exist once.
+        A parameter that takes no part in the loss stays zero.
         """
-        flat = torch.empty(self.num_parameters)
+        flat = torch.zeros(self.num_parameters)
         tensors = dict(model.named_parameters())
         for slot in self.parameters:
-            target = flat[slot.start : slot.stop].view(slot.shape)
             parameter = tensors[slot.name]
-            if parameter.grad is None:
-                target.zero_()
-            else:
-                target.copy_(parameter.grad)
-                parameter.grad = None
+            parameter.grad = flat[slot.start : slot.stop].as_strided(
+                parameter.shape, parameter.stride(), slot.start
+            )
         return flat
+
+    def release_gradient(self, model: nn.Module, flat: Tensor) -> None:
+        """Leave in `flat`, which `bind_gradient` returned, the gradients in this layout; the model has none."""
+        tensors = dict(model.named_parameters())
+        for slot in self.parameters:
+            gradient = tensors[slot.name].grad
+            tensors[slot.name].grad = None
+            if gradient is not None and not gradient.is_contiguous():
+                flat[slot.start : slot.stop].view(slot.shape).copy_(gradient.clone())
 
     def to_state_dict(self, state: FlatState) -> dict[str, Tensor]:
         """Return the state under the model's own names, as views: what `nn.Module.load_state_dict` takes."""

@@ -135,25 +135,28 @@ def compute_gradient(
     """
     check_micro_batch(model, micro_batch)
     layout.load(model, state)
-    # a caller that keeps no weights has them freed here, before the gradients need the memory
-    state = FlatState(torch.empty(0), state.buffers, state.counters)
+    # weights that the caller does not keep are freed here, before the gradients need the memory
+    state = FlatState(torch.empty(0), state.buffers.clone(), state.counters.clone())
     model.train()
-    model.zero_grad(set_to_none=True)
+    gradient = layout.bind_gradient(model)
     buffers = torch.zeros(layout.num_buffers)
     counters = state.counters.clone()
     totals = _Totals()
-    with torch.random.fork_rng(devices=[]):
-        for batch in batches:
-            if totals.num_samples:
-                layout.load_buffers(model, state)
-            torch.default_generator.manual_seed(seed_of(batch.index))
-            _backward(model, batch, loss, micro_batch, totals)
-            batch_buffers, batch_counters = layout.flatten_buffers(model)
-            buffers.add_(batch_buffers.mul_(len(batch.labels)))
-            torch.maximum(counters, batch_counters, out=counters)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for batch in batches:
+                if totals.num_samples:
+                    layout.load_buffers(model, state)
+                torch.default_generator.manual_seed(seed_of(batch.index))
+                _backward(model, batch, loss, micro_batch, totals)
+                batch_buffers, batch_counters = layout.flatten_buffers(model)
+                buffers.add_(batch_buffers.mul_(len(batch.labels)))
+                torch.maximum(counters, batch_counters, out=counters)
+    finally:
+        layout.release_gradient(model, gradient)
     if not totals.num_samples:
         raise FunctionRefused("there is no batch to compute a gradient of")
-    gradient = layout.take_gradient(model).div_(totals.num_samples)
+    gradient.div_(totals.num_samples)
     if layout.num_parameters and not all(math.isfinite(bound) for bound in torch.stack(gradient.aminmax())):
         raise TrainingDiverged("the gradient is not finite: lower the learning rate")
     return GradientResult(gradient, buffers.div_(totals.num_samples), counters, totals.evaluation())

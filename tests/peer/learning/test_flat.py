@@ -37,17 +37,20 @@ def test_layout_to_state_dict_has_the_models_names_and_types() -> None:
     assert all(exported[name].dtype == expected[name].dtype for name in expected)
 
 
-def test_layout_take_gradient_uses_standard_order_and_leaves_no_gradient() -> None:
+def test_layout_bind_gradient_collects_in_standard_order_what_autograd_adds() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 2, bias=False), nn.Linear(1, 1)).to(
         memory_format=torch.channels_last
     )
-    gradient = torch.arange(24.0).view(3, 2, 2, 2)
-    model[0].weight.grad = gradient.to(memory_format=torch.channels_last)
+    factors = torch.arange(24.0).view(3, 2, 2, 2)
 
-    flat = Layout.of(model).take_gradient(model)
+    layout = Layout.of(model)
+    flat = layout.bind_gradient(model)
+    for _ in range(2):
+        (model[0].weight * factors).sum().backward()
+    layout.release_gradient(model, flat)
 
-    assert torch.equal(flat, torch.cat([torch.arange(24.0), torch.zeros(2)]))
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(flat, torch.cat([2 * torch.arange(24.0), torch.zeros(2)]))
 
 
 @pytest.mark.parametrize("change", ["half", "double"])
