@@ -91,6 +91,7 @@ class Platform:
         self.state_dir = state_dir
         self._state_path = state_dir / "platform.json"
         self._store_credentials = state_dir / "store-credentials.json"
+        self._started: list[subprocess.Popen[bytes]] = []
         self._gateway_dir = state_dir / "localfaas"
 
     @property
@@ -163,6 +164,9 @@ class Platform:
             if not any(parts.values()):
                 say("nothing was running")
             self._state_path.unlink(missing_ok=True)
+            for process in self._started:
+                process.wait()
+            self._started.clear()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -189,6 +193,7 @@ class Platform:
         credentials = load_or_create_credentials(self._store_credentials)
         log_path = self.state_dir / "store.log"
         process = start_server(kind, self.state_dir / "store", port, credentials, log_path)
+        self._started.append(process)
         endpoint = f"http://{LOOPBACK}:{port}"
         store = Store(StoreAddress(endpoint, credentials.access_key, credentials.secret_key))
         wait_until_ready(process, store, log_path)
@@ -208,6 +213,7 @@ class Platform:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._started.append(process)
         url = f"http://{LOOPBACK}:{port}"
 
         def answers() -> None:
