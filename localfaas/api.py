@@ -5,6 +5,7 @@ threads, so whatever touches functions is handed to the event loop. Authenticati
 """
 
 import asyncio
+import json
 import logging
 import platform
 import time
@@ -146,7 +147,10 @@ class _Views:
 
 
 def _body() -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError):
+        body = None
     if not isinstance(body, dict):
         raise BadRequest("the body has to be a JSON object")
     return body

@@ -27,6 +27,8 @@ from localfaas.runtimes.interface import Runtime
 _log = logging.getLogger(__name__)
 
 _FUNCTION_PATH = re.compile(rb"/function/([^/]+)(/.*)?")
+# Everything else asks for the password: `/%73ystem/functions` is `/system/functions` to Flask.
+_OPEN_PATHS = (b"/healthz", b"/metrics")
 _NAME = re.compile(rf"([a-z0-9](?:[-a-z0-9]{{0,61}}[a-z0-9])?)(?:\.{NAMESPACE})?")
 # A follower of a log is let go after this, as in OpenFaaS.
 _MAX_FOLLOW_SECONDS = 1_800.0
@@ -168,7 +170,7 @@ class Gateway:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         if path.startswith(b"/function/"):
             await self._invoke(path, scope, receive, send)
-        elif path.startswith(b"/system") and not self._is_authorized(scope):
+        elif path not in _OPEN_PATHS and not self._is_authorized(scope):
             headers = [(b"www-authenticate", b'Basic realm="Restricted"')]
             await _answer_text(
                 send, 401, "unauthorized: use the user and password of the state directory", headers

@@ -84,6 +84,7 @@ class Invocation:
         self._started_at = time.perf_counter()
         self._call_id = _header(scope, b"x-call-id") or str(uuid.uuid4()).encode()
         self._has_answered = False
+        self._is_client_gone = False
         self._status = 0
 
     async def run(self) -> None:
@@ -133,6 +134,7 @@ class Invocation:
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
+                self._is_client_gone = True
                 raise ReplyLost("the client went away within its request")
             more = message.get("more_body", False)
             if body := message.get("body", b""):
@@ -183,6 +185,8 @@ class Invocation:
             )
             raise ReplicaFailed(504, "timeout", text, exec_timeout_seconds=self._timeout_seconds) from error
         except ReplyLost as error:
+            if self._is_client_gone:
+                raise ClientGone from error
             raise await self._explain(replica, error) from error
         finally:
             if is_reusable:

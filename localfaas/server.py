@@ -6,10 +6,10 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, cast
 
 import uvicorn
@@ -28,6 +28,7 @@ from localfaas.runtimes.process import ProcessRuntime
 
 _log = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2_048
 _CONTROL_THREADS = 8
 # Longer than clients keep a connection for its next request, so that none meets a closing one.
@@ -98,9 +99,16 @@ class _Server(uvicorn.Server):
         write_atomically(self._paths.gateway, json.dumps(fields) + "\n")
         print(f"localfaas listens at {url}, password in {self._paths.password}", flush=True)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._functions.stop_accepting)
-        super().handle_exit(sig, frame)
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End gracefully at SIGTERM and SIGINT; the original raises them again, before we have cleaned up."""
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._stop, number)
+        yield
+
+    def _stop(self, number: int) -> None:
+        self._functions.stop_accepting()
+        self.handle_exit(number, None)
 
 
 @contextmanager

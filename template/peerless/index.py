@@ -162,6 +162,7 @@ def main() -> None:
         threads=_NUM_THREADS,
         channel_timeout=_MAX_IDLE_SECONDS,
         asyncore_use_poll=True,
+        clear_untrusted_proxy_headers=False,
         ident=None,
     )
 
