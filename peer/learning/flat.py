@@ -163,22 +163,23 @@ class Layout:
             raise ConfigurationError(f"weights are of another model: they have {found}, it has {expected}")
 
     def bind_gradient(self, model: nn.Module) -> Tensor:
-        """Return a float32 vector of shape (P,), zero, into which autograd adds the model's gradients from now on.
+        """Return a float32 vector of shape (P,), zero, into which autograd now adds the model's gradients.
 
-        Each parameter's `grad` is a view of it, with the parameter's own strides, so that gradients exist once.
-        A parameter that takes no part in the loss stays zero.
+        Each parameter's `grad` is a view of it, so that gradients exist once; `channels_last` parameters have such
+        views, as autograd wants it. A parameter that takes no part in the loss stays zero.
         """
         flat = torch.zeros(self.num_parameters)
         tensors = dict(model.named_parameters())
         for slot in self.parameters:
             parameter = tensors[slot.name]
-            parameter.grad = flat[slot.start : slot.stop].as_strided(
-                parameter.shape, parameter.stride(), slot.start
-            )
+            if parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
+                parameter.grad = flat.as_strided(slot.shape, parameter.stride(), slot.start)
+            else:
+                parameter.grad = flat[slot.start : slot.stop].view(slot.shape)
         return flat
 
     def release_gradient(self, model: nn.Module, flat: Tensor) -> None:
-        """Leave in `flat`, which `bind_gradient` returned, the gradients in this layout; the model has none."""
+        """Leave the gradients in `flat`, from `bind_gradient`, in this layout's order; the model has none."""
         tensors = dict(model.named_parameters())
         for slot in self.parameters:
             gradient = tensors[slot.name].grad

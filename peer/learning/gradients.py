@@ -21,8 +21,6 @@ from peer.messages import Evaluation
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-EVALUATION_CHUNK = 512
-
 
 def _cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, reduction="sum")
@@ -171,7 +169,7 @@ def evaluate(
         model: as for `compute_gradient`.
         layout: the model's.
         state: the weights and buffers to judge; not changed.
-        batches: used one at a time, in chunks of at most 512 samples.
+        batches: used one at a time; how samples are cut into them hardly shows.
         loss: one of `LOSSES`.
 
     Raises:
@@ -184,14 +182,8 @@ def evaluate(
     try:
         with torch.inference_mode():
             for batch in batches:
-                chunks = zip(
-                    torch.split(batch.inputs, EVALUATION_CHUNK),
-                    torch.split(batch.labels, EVALUATION_CHUNK),
-                    strict=True,
-                )
-                for inputs, labels in chunks:
-                    logits = model(inputs)
-                    totals.add(_checked(logits, labels), labels, loss(logits, labels))
+                logits = _checked(model(batch.inputs), batch.labels)
+                totals.add(logits, batch.labels, loss(logits, batch.labels))
     finally:
         model.train()
     return totals.evaluation()

@@ -1,5 +1,6 @@
 """Answers gradient and evaluation requests: inside a function, and inside a peer that computes for itself."""
 
+import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ Fetch = Callable[[RemoteObject], bytearray]
 Upload = Callable[[str, tensors.EncodedTensors], None]
 
 DEFAULT_CACHE_BYTES = 256 << 20
+# an evaluation has no gradient that depends on its cut, and its images may be large
+EVALUATION_CHUNK = 256
+
 _CACHED_MODELS = 2
 
 
@@ -115,7 +119,7 @@ class Worker:
                 built.model,
                 built.layout,
                 self._weights(request.weights, phases),
-                self._batches(request, built.model_input, phases),
+                self._batches(request, built.model_input, phases, chunk=EVALUATION_CHUNK),
                 loss=loss,
             )
         return EvaluateReply(evaluation=evaluation, usage=usage(phases, is_cold_start=self._take_cold()))
@@ -143,18 +147,25 @@ class Worker:
         return buffer
 
     def _batches(
-        self, request: GradientRequest | EvaluateRequest, model_input: ModelInput, phases: Phases
+        self,
+        request: GradientRequest | EvaluateRequest,
+        model_input: ModelInput,
+        phases: Phases,
+        chunk: int = sys.maxsize,
     ) -> Iterator[LabelledBatch]:
+        """Yield the request's batches, one in memory at a time; in pieces if they exceed `chunk` samples."""
         data = request.data
         with phases.phase("fetch"):
             parts = [preprocess.as_records(self._object(part, phases), data) for part in data.parts]
         for batch in request.batches:
             _check_ranges(batch.ranges, [len(part) for part in parts])
-            with phases.phase("preprocess"):
-                records = preprocess.select(parts, batch.ranges)
-                labels = preprocess.labels_of(records, data)
-                inputs = preprocess.inputs_of(records, data, model_input)
-            yield LabelledBatch(batch.index, inputs, labels)
+            records = preprocess.select(parts, batch.ranges)
+            for start in range(0, len(records), chunk):
+                with phases.phase("preprocess"):
+                    piece = records[start : start + chunk]
+                    labels = preprocess.labels_of(piece, data)
+                    inputs = preprocess.inputs_of(piece, data, model_input)
+                yield LabelledBatch(batch.index, inputs, labels)
 
 
 def _build(spec: ModelSpec, data: DataParts) -> _BuiltModel:

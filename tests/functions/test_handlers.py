@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,6 +320,16 @@ def test_settings_of_an_empty_environment_allow_built_in_models_and_no_store() -
     assert "resnet18" in settings.models
     assert settings.store_origins == frozenset()
     assert settings.cache_bytes == 256 << 20
+
+
+@pytest.mark.parametrize("function", ["gradient", "evaluate"])
+def test_requirements_of_a_function_are_among_the_projects(function: str) -> None:
+    with (FUNCTIONS.parent / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]["dependencies"]
+
+    required = (FUNCTIONS / function / "requirements.txt").read_text().split()
+
+    assert set(required) <= set(project)
 
 
 def test_handlers_are_short() -> None:

@@ -35,7 +35,8 @@ def load(name: str, data_dir: Path | None, on_progress: Callable[[str], None] | 
     """Return the dataset of this name.
 
     Args:
-        name: `mnist` (in `data_dir`, else in the clone), `fashion-mnist` and `cifar10` (in `data_dir`;
+        name: `mnist` (in `data_dir`, else in `data/mnist` of the clone), `fashion-mnist` and `cifar10` (in
+            `data_dir`;
             CIFAR-10 is downloaded otherwise), `synthetic` (made up; `synthetic-SAMPLES` and
             `synthetic-SAMPLES-CxHxW` say how large), or any other name for a `data_dir` with the four files
             of an IDX dataset.
@@ -59,13 +60,15 @@ def load(name: str, data_dir: Path | None, on_progress: Callable[[str], None] | 
 
 def _load_idx(name: str, data_dir: Path | None) -> RawDataset:
     folders = _folders(name, data_dir)
-    clone = Path(__file__).resolve().parents[3] / "data" / name
-    for folder in [*folders, clone] if name in _IDX_SOURCES else folders:
+    if name in _IDX_SOURCES:
+        # the clone that this package runs from, and the one that the user stands in
+        folders += [Path(__file__).resolve().parents[3] / "data" / name, Path("data", name).resolve()]
+    for folder in folders:
         if (files := idx.find_files(folder)) is not None:
             _check_sums(files)
             train, test = idx.read_splits(files)
             return RawDataset(name, _classes(name, train, test), train, test)
-    looked = ", ".join(str(folder) for folder in folders) or str(clone)
+    looked = ", ".join(dict.fromkeys(map(str, folders)))
     source = _IDX_SOURCES.get(name)
     raise DatasetError(
         f"{name}: {', '.join(idx.FILES)} (plain or .gz) are not in {looked}"

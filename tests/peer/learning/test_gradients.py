@@ -228,20 +228,19 @@ def test_compute_gradient_parameter_outside_the_loss_counts_as_zero() -> None:
     assert result.gradient[:-6].abs().max() > 0
 
 
-def test_evaluate_counts_over_chunks_as_plain_pytorch_does() -> None:
-    (batch,) = made_up_batches("cnn", [700])
+def test_evaluate_counts_over_batches_as_plain_pytorch_does() -> None:
+    batches = made_up_batches("cnn", [200, 77])
     model = first_model("cnn")
     layout = Layout.of(model)
 
-    found = evaluate(model, layout, layout.flatten(model), [batch], loss=LOSS)
+    found = evaluate(model, layout, layout.flatten(model), batches, loss=LOSS)
 
+    labels = torch.cat([batch.labels for batch in batches])
     with torch.no_grad():
-        logits = first_model("cnn").eval()(batch.inputs.contiguous())
-    assert found.num_samples == 700
-    assert found.num_correct == int((logits.argmax(1) == batch.labels).sum())
-    assert found.loss_sum == pytest.approx(
-        functional.cross_entropy(logits, batch.labels).item() * 700, rel=1e-5
-    )
+        logits = first_model("cnn").eval()(torch.cat([batch.inputs.contiguous() for batch in batches]))
+    assert found.num_samples == 277
+    assert found.num_correct == int((logits.argmax(1) == labels).sum())
+    assert found.loss_sum == pytest.approx(functional.cross_entropy(logits, labels).item() * 277, rel=1e-5)
 
 
 def test_evaluate_changes_neither_buffers_nor_mode() -> None:

@@ -36,7 +36,14 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "users_models"
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN_MODELS if name != "cnn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "vgg11" else [])
+        for name in BUILT_IN_MODELS
+        if name != "cnn"
+    ],
+)
 def test_build_is_torchvisions_model_weight_by_weight(name: str) -> None:
     torchvision_models = pytest.importorskip("torchvision.models", exc_type=ImportError)
     torch.manual_seed(3)

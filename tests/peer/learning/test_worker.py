@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from peer.errors import ConfigurationError, DatasetError, FunctionRefused, ObjectCorrupt
+from peer.learning import worker as worker_module
 from peer.messages import Batch, ModelSpec, RemoteObject
 
 BATCHES = [Batch(index=0, ranges=[(0, 2, 16), (2, 1, 3)]), Batch(index=1, ranges=[(1, 0, 16)])]
@@ -93,6 +94,17 @@ def test_worker_evaluate_adds_up_over_any_split(bench: Any) -> None:
     assert whole.evaluation.loss_sum == pytest.approx(
         sum(half.evaluation.loss_sum for half in halves), rel=1e-5
     )
+
+
+def test_worker_evaluate_in_pieces_counts_the_same(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = bench.evaluate_request("cnn", BATCHES)
+    whole = bench.worker().evaluate(request).evaluation
+    monkeypatch.setattr(worker_module, "EVALUATION_CHUNK", 5)
+
+    pieces = bench.worker().evaluate(request).evaluation
+
+    assert (pieces.num_samples, pieces.num_correct) == (32, whole.num_correct)
+    assert pieces.loss_sum == pytest.approx(whole.loss_sum, rel=1e-5)
 
 
 @pytest.mark.parametrize(
