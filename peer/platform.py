@@ -269,7 +269,7 @@ def _store_kind(wanted: str) -> ServerKind:
 def _free_or_another(port: int, what: str, say: Say) -> int:
     if is_port_free(LOOPBACK, port):
         return port
-    another = free_port()
+    another = free_port(after=port)
     say(f"port {port} is in use: the {what} takes {another}")
     return another
 

@@ -6,6 +6,7 @@ docs/decisions/store-servers.md says what they give and where they differ.
 
 import json
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -67,12 +68,20 @@ def find_minio(environment: Mapping[str, str] | None = None) -> Path | None:
     return Path(found) if found else None
 
 
-def free_port(host: str = LOOPBACK) -> int:
-    """Return a port that nothing listened on a moment ago, chosen by the operating system."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_port(host: str = LOOPBACK, after: int | None = None) -> int:
+    """Return a port that nothing listens on now: the next one above `after`, else any from 20,000 to 31,999.
+
+    Not one that the operating system chooses: those are also given to outgoing connections, so a client that
+    tries again and again while the server restarts can end up connected to itself, and hold the server's port.
+
+    Raises:
+        PlatformError: none of the thousand ports looked at is free.
+    """
+    first = random.randrange(20_000, 31_000) if after is None else min(after + 1, 64_000)
+    for port in range(first, first + 1_000):
+        if is_port_free(host, port):
+            return port
+    raise PlatformError(f"no port from {first} to {first + 999} is free on {host}: end something there")
 
 
 def is_port_free(host: str, port: int) -> bool:
