@@ -165,8 +165,8 @@ class Layout:
     def bind_gradient(self, model: nn.Module) -> Tensor:
         """Return a float32 vector of shape (P,), zero, into which autograd now adds the model's gradients.
 
-        Each parameter's `grad` is a view of it, so that gradients exist once; `channels_last` parameters have such
-        views, as autograd wants it. A parameter that takes no part in the loss stays zero.
+        Each parameter's `grad` is a view of it, so that gradients exist once; a `channels_last` parameter has
+        such a view, as autograd wants it. A parameter that takes no part in the loss stays zero.
         """
         flat = torch.zeros(self.num_parameters)
         tensors = dict(model.named_parameters())

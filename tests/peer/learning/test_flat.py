@@ -53,6 +53,17 @@ def test_layout_bind_gradient_collects_in_standard_order_what_autograd_adds() ->
     assert torch.equal(flat, torch.cat([2 * torch.arange(24.0), torch.zeros(2)]))
 
 
+def test_layout_bind_gradient_of_a_sliced_parameter_stays_in_its_slot() -> None:
+    model = nn.ParameterList([nn.Parameter(torch.ones(6, 4)[::2, ::2]), nn.Parameter(torch.ones(2))])
+    layout = Layout.of(model)
+
+    flat = layout.bind_gradient(model)
+    model[0].sum().backward()
+    layout.release_gradient(model, flat)
+
+    assert flat.tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("change", ["half", "double"])
 def test_layout_of_model_that_is_not_float32_is_refused(change: str) -> None:
     model = getattr(nn.Linear(2, 2), change)()
