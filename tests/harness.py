@@ -15,8 +15,10 @@ from peer.learning.datasets import catalogue
 from peer.local_peers import train_locally
 from peer.messages import ModelSpec, OptimizerSpec
 from peer.platform import Platform, PlatformOptions
+from peer.processes import has_ended
 from peer.rounds import RoundRecord
 from peer.session import Surroundings, invoker_for
+from peer.store.retry import Patience, poll
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import free_port
 from peer.summary import PeerResult
@@ -88,8 +90,9 @@ class LocalPlatform:
 
     def kill(self, part: str) -> None:
         """SIGKILL the store or the gateway, as nothing would that had a choice."""
-        state = getattr(self.platform.state(), part)
-        os.kill(state.process.pid, signal.SIGKILL)
+        process = getattr(self.platform.state(), part).process
+        os.kill(process.pid, signal.SIGKILL)
+        poll(lambda: has_ended(process) or None, Patience(total_seconds=10.0))
 
     def surroundings(self, directory: Path) -> Surroundings:
         directory.mkdir(parents=True, exist_ok=True)

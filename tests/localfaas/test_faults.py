@@ -15,13 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
+from localfaas.config import StatePaths
+from localfaas.errors import ConfigurationError
+from localfaas.memory import choose_memory_controller
+
 LIMITED = {"limits": {"memory": "80Mi"}, "labels": {"com.openfaas.scale.min": "1"}}
 
 
 def has_memory_cgroup() -> bool:
-    from localfaas.errors import ConfigurationError
-    from localfaas.memory import choose_memory_controller
-
     try:
         choose_memory_controller("cgroup", "probe-of-tests").close()
     except ConfigurationError:
@@ -54,7 +55,7 @@ def test_replica_killed_within_a_call_is_a_typed_502_and_replaced(
     assert "killed by SIGKILL" in fields["message"]
     gateway.wait_available("probe", 2)
     assert gateway.call("probe").status_code == 200
-    assert gateway.metric("localfaas_replicas_lost_total") >= 2
+    assert gateway.metric("localfaas_replicas_lost_total") >= 1
     assert "ended unexpectedly: killed by SIGKILL" in gateway.system("GET", "logs?name=probe").text
 
 
@@ -236,7 +237,7 @@ def test_gateway_told_to_stop_ends_running_calls_and_leaves_nothing(
     assert not (state / "gateway.json").exists()
     assert not list(state.rglob("*.sock"))
     if groups:
-        assert not [path for path in Path(groups[1]).glob("localfaas-*/*") if "probe" in path.name]
+        assert not (Path(groups[1]) / f"localfaas-{StatePaths(state).identity}").exists()
 
 
 def test_replica_that_ignores_sigterm_is_killed(make_gateway: Callable[..., Any], project: Any) -> None:

@@ -61,8 +61,9 @@ class TestObjects:
         encoded = encode({"weight": torch.randn(100, 100), "steps": torch.tensor(3)}, {"round": 7})
 
         store.put("a/key", encoded.chunks, encoded.length)
-        received = store.get("a/key", encoded.length)
+        received = store.get("a/key", encoded.length, encoded.sha256())
 
+        assert store.get("a/key", checksum=encoded.xxh3()) == received
         verify(received, encoded.sha256(), "a/key")
         verify(received, encoded.xxh3(), "a/key")
         assert decode(received).metadata == {"round": 7}
@@ -123,6 +124,8 @@ class TestObjects:
         for expected in (encoded.sha256(), encoded.xxh3()):
             with pytest.raises(ObjectCorrupt, match="a/key"):
                 verify(received, expected, "a/key")
+            with pytest.raises(ObjectCorrupt, match="a/key"):
+                store.get("a/key", encoded.length, expected)
 
     def test_delete_removes_and_forgives_what_is_missing(self, store: Store) -> None:
         for number in range(5):
