@@ -47,6 +47,39 @@ def checksum(algorithm: str, chunks: Iterable[Buffer]) -> str:
     return f"{algorithm}:{hasher.hexdigest()}"
 
 
+class Verifier:
+    """Compares the bytes that it is given, in order, with the checksum that a manifest promises.
+
+    Args:
+        expected: `sha256:<hex>` or `xxh3:<hex>`.
+        key: named in errors.
+
+    Raises:
+        ObjectCorrupt: `expected` is of neither form.
+    """
+
+    def __init__(self, expected: str, key: str) -> None:
+        algorithm = expected.partition(":")[0]
+        if algorithm not in _ALGORITHMS:
+            raise ObjectCorrupt(f"{key}: checksum {expected[:80]!r} is neither sha256:<hex> nor xxh3:<hex>")
+        self._algorithm = algorithm
+        self._hasher = _ALGORITHMS[algorithm]()
+        self._expected = expected
+        self._key = key
+
+    def update(self, data: Buffer) -> None:
+        """Take the next bytes."""
+        self._hasher.update(data)
+
+    def finish(self) -> None:
+        """Return if all bytes together have the checksum; else ObjectCorrupt: reading again may help."""
+        actual = f"{self._algorithm}:{self._hasher.hexdigest()}"
+        if actual != self._expected:
+            raise ObjectCorrupt(
+                f"{self._key}: its bytes have {actual}, its manifest says {self._expected[:80]}"
+            )
+
+
 def verify(buffer: Buffer, expected: str, key: str) -> None:
     """Return if `buffer` has the checksum that its manifest promises.
 
@@ -58,9 +91,7 @@ def verify(buffer: Buffer, expected: str, key: str) -> None:
     Raises:
         ObjectCorrupt: another checksum, or one of an unknown form; reading the object again may help.
     """
-    algorithm = expected.partition(":")[0]
-    if algorithm not in _ALGORITHMS:
-        raise ObjectCorrupt(f"{key}: checksum {expected[:80]!r} is neither sha256:<hex> nor xxh3:<hex>")
-    actual = checksum(algorithm, [buffer])
-    if actual != expected:
-        raise ObjectCorrupt(f"{key}: its bytes have {actual}, its manifest says {expected[:80]}")
+    verifier = Verifier(expected, key)
+    for view in slices([buffer]):
+        verifier.update(view)
+    verifier.finish()

@@ -113,6 +113,9 @@ class Connections:
         if not is_kept:
             connection.timeout = self._timeouts.connect_seconds
             connection.connect()
+            if connection.sock.getsockname() == connection.sock.getpeername():
+                # a connection to an unused port of this machine may be given that very port as its own
+                raise ConnectionRefusedError("nothing listens there")
             connection.sock.settimeout(self._timeouts.read_seconds)
         try:
             return _send(connection, method, target, headers, chunks)

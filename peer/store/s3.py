@@ -125,9 +125,9 @@ class Store:
         """Store a message of `peer.messages` as JSON under `key`, replacing what was there."""
         self.put_bytes(key, messages.encode(message))
 
-    def get(self, key: str, length: int | None = None) -> bytearray:
-        """Return the object; with `length`, ObjectCorrupt if the store has another number of bytes."""
-        return self._with_url("GET", key, lambda url: self._transfer.get(url, length))
+    def get(self, key: str, length: int | None = None, checksum: str | None = None) -> bytearray:
+        """Return the object; ObjectCorrupt if its length or its checksum is another than is told here."""
+        return self._with_url("GET", key, lambda url: self._transfer.get(url, length, checksum=checksum))
 
     def get_range(self, key: str, start: int, stop: int) -> bytearray:
         """Return the bytes from `start` up to and without `stop`; ObjectCorrupt if there are fewer."""

@@ -71,8 +71,8 @@ def find_minio(environment: Mapping[str, str] | None = None) -> Path | None:
 def free_port(host: str = LOOPBACK, after: int | None = None) -> int:
     """Return a port that nothing listens on now: the next one above `after`, else any from 20,000 to 31,999.
 
-    Not one that the operating system chooses: those are also given to outgoing connections, so a client that
-    tries again and again while the server restarts can end up connected to itself, and hold the server's port.
+    Not one that the operating system chooses: those are also given to outgoing connections, so a client
+    that tries again while the server restarts can end up connected to itself, and hold the server's port.
 
     Raises:
         PlatformError: none of the thousand ports looked at is free.

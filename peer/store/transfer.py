@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from peer.errors import ObjectCorrupt, ObjectMissing, StoreError
-from peer.store.checksums import SLICE_BYTES, Buffer
+from peer.store.checksums import SLICE_BYTES, Buffer, Verifier
 from peer.store.connections import Connections, Timeouts
 from peer.store.refusals import parse_refusal, redacted, store_error
 
@@ -61,7 +61,12 @@ class HttpTransfer:
         self._report("put", length, start)
 
     def get(
-        self, url: str, length: int | None = None, *, byte_range: tuple[int, int] | None = None
+        self,
+        url: str,
+        length: int | None = None,
+        *,
+        byte_range: tuple[int, int] | None = None,
+        checksum: str | None = None,
     ) -> bytearray:
         """Return the object, or its bytes from `byte_range[0]` up to and without `byte_range[1]`.
 
@@ -69,9 +74,12 @@ class HttpTransfer:
             url: signed for GET.
             length: of the whole object, if its manifest tells.
             byte_range: must lie within the object; an empty one is not asked for.
+            checksum: of the bytes that are returned, `sha256:<hex>` or `xxh3:<hex>`. Computed while they
+                arrive, which costs less than `verify` afterwards.
 
         Raises:
-            ObjectCorrupt: the store has another number of bytes; none of them was read.
+            ObjectCorrupt: the store has another number of bytes, and none of them was read; or they have
+                another checksum.
         """
         headers = {}
         if byte_range is not None:
@@ -82,7 +90,8 @@ class HttpTransfer:
             headers["Range"] = f"bytes={first}-{stop - 1}"
         start = time.perf_counter()
         with self._response("GET", url, headers) as response:
-            buffer = _receive(response, length, redacted(url))
+            verifier = Verifier(checksum, redacted(url)) if checksum else None
+            buffer = _receive(response, length, verifier, redacted(url))
         self._report("get", len(buffer), start)
         return buffer
 
@@ -141,7 +150,9 @@ class HttpTransfer:
             self._on_transfer(operation, num_bytes, time.perf_counter() - start)
 
 
-def _receive(response: http.client.HTTPResponse, length: int | None, where: str) -> bytearray:
+def _receive(
+    response: http.client.HTTPResponse, length: int | None, verifier: Verifier | None, where: str
+) -> bytearray:
     declared = response.length
     if declared is None:
         raise StoreError(f"{where}: the server does not say how long the object is; it is no S3 store")
@@ -154,5 +165,9 @@ def _receive(response: http.client.HTTPResponse, length: int | None, where: str)
         num_read = response.readinto(view[position : position + SLICE_BYTES])
         if num_read == 0:
             raise ConnectionError(f"the connection ended after {position} of {declared} bytes")
+        if verifier is not None:
+            verifier.update(view[position : position + num_read])
         position += num_read
+    if verifier is not None:
+        verifier.finish()
     return buffer
