@@ -1,0 +1,131 @@
+"""How close an epoch comes to its compute floor, and how far ahead of the published dataflow it is.
+
+Four peers, SqueezeNet 1.1, MNIST, batches of 512, one step an epoch; the second epoch on a warm platform,
+batches packed into invocations, without evaluation. Every side decodes, normalises and resizes its samples, on
+the same number of processes, against the same store. The sides run in turn; ratios are of minima.
+
+    python benchmarks/epoch.py [--repeats 3] [--samples 60000] [--quick]
+
+floor      forward and backward alone, in as many 1-thread processes as cores, with the functions' allocator
+           settings and memory layout, samples in local memory (epoch_floor.py)
+peerless   the whole of it: gateway, functions, store, four peer processes (epoch_peerless.py)
+published  the paper's dataflow, re-created (epoch_published.py)
+
+Prints a table, and one JSON line with `ratio_to_floor` (goal: at most 1.20), `speedup_over_published` (goal: at
+least 2) and the host's facts. One batch an invocation, and fresh replicas, are rows without a goal. Needs the
+`dev` extra.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import epoch_floor
+import epoch_peerless
+import epoch_published
+import yaml
+from epoch_peerless import FUNCTION, STACK, Addresses, Epoch
+from epoch_setting import Setting, write_samples
+from host import host_facts
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_TUNING = ("GLIBC_TUNABLES", *_ONE_THREAD)
+_QUICK_SAMPLES = 8_192
+
+
+def measure(setting: Setting, addresses: Addresses, repeats: int) -> tuple[dict[str, float], Epoch]:
+    """Return the shortest seconds of each way to compute an epoch, and peerless's shortest epoch itself."""
+    taken: dict[str, list[float]] = {}
+    epochs: list[Epoch] = []
+
+    def note(way: str, seconds: float) -> None:
+        taken.setdefault(way, []).append(seconds)
+        print(f"{way:32} {seconds:8.2f} s", file=sys.stderr)
+
+    tuned = tuned_environment()
+    for repeat in range(repeats):
+        note("floor", epoch_floor.epoch_seconds(setting, tuned))
+        epochs.append(epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=False))
+        note("peerless", epochs[-1].seconds)
+        note("published, re-created", epoch_published.epoch_seconds(setting, addresses.store))
+        if repeat == 0:
+            unpacked = epoch_peerless.epoch(addresses, batches_per_invocation=1, is_cold=False)
+            note("peerless, a batch an invocation", unpacked.seconds)
+            cold = epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=True)
+            note("peerless, fresh replicas", cold.seconds)
+    shortest = min(epochs, key=lambda epoch: epoch.seconds)
+    return {way: min(times) for way, times in taken.items()}, shortest
+
+
+def tuned_environment() -> dict[str, str]:
+    """Return the allocator and thread settings that `stack.yml` gives the functions."""
+    deployed = yaml.safe_load(STACK.read_text())["functions"][FUNCTION]["environment"]
+    return {name: deployed[name] for name in _TUNING}
+
+
+def profile(epoch: Epoch, floor_seconds: float, num_replicas: int) -> dict[str, float]:
+    """Return where the replicas' time went, in seconds of the epoch; the parts add up to it.
+
+    `idle` is when a replica had no invocation: before the first, after the last, and between two.
+    """
+    parts = {phase: seconds / num_replicas for phase, seconds in sorted(epoch.function_seconds.items())}
+    parts["idle"] = epoch.seconds - sum(parts.values())
+    parts["beyond_floor"] = epoch.seconds - floor_seconds
+    return {name: round(seconds, 3) for name, seconds in parts.items()}
+
+
+def report(
+    setting: Setting, addresses: Addresses, seconds: dict[str, float], shortest: Epoch
+) -> dict[str, Any]:
+    """Print the table on stderr, and return what the JSON line says."""
+    floor, peerless = seconds["floor"], seconds["peerless"]
+    print(f"\n{'way':32} {'seconds':>8} {'to floor':>9}", file=sys.stderr)
+    for way, taken in seconds.items():
+        print(f"{way:32} {taken:8.2f} {taken / floor:9.2f}", file=sys.stderr)
+    parts = profile(shortest, floor, addresses.num_replicas)
+    print("\nof peerless's epoch, seconds a replica", file=sys.stderr)
+    for name, part in parts.items():
+        print(f"  {name:14} {part:8.3f}", file=sys.stderr)
+    return {
+        "benchmark": "epoch",
+        "ratio_to_floor": round(peerless / floor, 3),
+        "speedup_over_published": round(seconds["published, re-created"] / peerless, 3),
+        "ratio_to_floor_unpacked": round(seconds["peerless, a batch an invocation"] / floor, 3),
+        "ratio_to_floor_cold": round(seconds["peerless, fresh replicas"] / floor, 3),
+        "seconds": {way: round(taken, 3) for way, taken in seconds.items()},
+        "profile_seconds": parts,
+        "samples": setting.num_samples,
+        "replicas": addresses.num_replicas,
+        "store": addresses.store_kind,
+        "host": host_facts(),
+    }
+
+
+def main() -> None:
+    """Print the table on stderr and the JSON line on stdout."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=60_000)
+    parser.add_argument("--quick", action="store_true", help=f"one repeat of {_QUICK_SAMPLES} samples")
+    options = parser.parse_args()
+    if options.quick:
+        options.repeats, options.samples = 1, _QUICK_SAMPLES
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    os.environ.update(_ONE_THREAD)
+    with tempfile.TemporaryDirectory(prefix="peerless-epoch-") as directory:
+        setting = Setting(Path(directory), options.samples, len(os.sched_getaffinity(0)))
+        write_samples(setting.directory, options.samples)
+        with epoch_peerless.running_platform(setting, lambda line: print(line, file=sys.stderr)) as addresses:
+            seconds, shortest = measure(setting, addresses, options.repeats)
+        print(json.dumps(report(setting, addresses, seconds, shortest)))
+
+
+if __name__ == "__main__":
+    main()
