@@ -13,7 +13,6 @@ from localfaas.build import build_function
 from localfaas.config import Enforcement, GatewayConfig, StatePaths
 from localfaas.deploy import GatewayClient, deploy_stack
 from localfaas.errors import LocalFaasError
-from localfaas.server import serve as serve_gateway
 from localfaas.stack import load_stack
 
 _DEFAULT_STATE_DIR = Path(".localfaas")
@@ -77,6 +76,9 @@ def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
     localfaas serve --port 8080 --state-dir .localfaas
     faas-cli login --password-stdin < .localfaas/basic-auth-password
     """
+    # Here, since the other commands start several times as fast without a server and its event loop.
+    from localfaas.server import serve as serve_gateway
+
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -29,6 +29,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 _MAX_BUFFERED_BYTES = 1 << 20
+_MAX_SHORT_BYTES = 1 << 16
 _EXIT_PATIENCE_SECONDS = 2.0
 _OUT_OF_MEMORY = 507
 # Headers that concern one connection (RFC 9110, 7.6.1), and those that the gateway sets itself.
@@ -172,9 +173,15 @@ class Invocation:
             async with asyncio.timeout(self._timeout_seconds or None):
                 is_head = self._scope["method"] == "HEAD"
                 status, headers = await replica.connection.request(self._head(body), body, is_head=is_head)
-                await self._answer(status, headers, replica, is_cold)
-                async for chunk in replica.connection.chunks():
-                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if _is_short(headers):
+                    # Whole or not at all: a replica that is lost half-way can still be answered for.
+                    whole = b"".join([chunk async for chunk in replica.connection.chunks()])
+                    await self._answer(status, headers, replica, is_cold)
+                    await self._send({"type": "http.response.body", "body": whole, "more_body": True})
+                else:
+                    await self._answer(status, headers, replica, is_cold)
+                    async for chunk in replica.connection.chunks():
+                        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             is_reusable = True
             if status == _OUT_OF_MEMORY:
                 self._pool.stats.num_oom_kills += 1
@@ -259,6 +266,11 @@ class Invocation:
 
 def _header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def _is_short(headers: Headers) -> bool:
+    length = next((value for name, value in headers if name == b"content-length"), b"")
+    return length.isdigit() and int(length) <= _MAX_SHORT_BYTES
 
 
 def _chunk(data: bytes) -> bytes:

@@ -16,6 +16,11 @@ import psutil
 import pytest
 import requests
 
+from localfaas.build import build_function
+from localfaas.config import StatePaths
+from localfaas.deploy import GatewayClient, deploy_stack
+from localfaas.stack import load_stack
+
 REPOSITORY = Path(__file__).parents[2]
 PROBE = """
 import json, os, signal, subprocess, sys, time
@@ -144,12 +149,12 @@ class LiveGateway:
     def auth(self) -> tuple[str, str]:
         return "admin", (self.state_dir / "basic-auth-password").read_text()
 
-    def deploy(self, *names: str) -> None:
-        """Build and deploy functions of the project, all by default, and wait for their replicas."""
-        for name in names or ("*",):
-            for command in (("build",), ("deploy", "--gateway", self.url, "--wait", "30")):
-                done = self.run(command[0], "-f", "stack.yml", "--filter", name, *command[1:])
-                assert done.returncode == 0, done.stderr
+    def deploy(self) -> None:
+        """Build and deploy the project's functions, and wait for their replicas."""
+        stack = load_stack(self.project.directory / "stack.yml")
+        for function in stack.functions.values():
+            build_function(stack, function, StatePaths(self.state_dir))
+        deploy_stack(stack, GatewayClient(self.url, self.state_dir / "basic-auth-password"), 30)
 
     def system(self, method: str, path: str, **options: Any) -> requests.Response:
         return requests.request(

@@ -133,7 +133,7 @@ def test_call_beyond_the_queue_bound_is_429(
     gateway.deploy()
 
     with ThreadPoolExecutor(3) as threads:
-        waiting = [threads.submit(gateway.call, "probe", sleep=1.5) for _ in range(3)]
+        waiting = [threads.submit(gateway.call, "probe", sleep=0.5) for _ in range(3)]
         until(lambda: gateway.metric("localfaas_requests_waiting") == 2, "two requests wait")
         refused = gateway.call("probe")
 
