@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from peer.aggregation import Gradient, WeightedMean
 from peer.config import ALL_BATCHES, RunConfig
 from peer.decisions import total
+from peer.errors import TrainingDiverged
 from peer.fanout import FanOut
 from peer.garbage import Garbage
 from peer.invokers import Invoker
@@ -88,12 +89,21 @@ class Compute:
         mean, training = WeightedMean(), list[Evaluation | None]()
         for _ in groups:
             with means.clock.phase("compute"):
-                gradient, evaluation = next(results)
+                gradient, evaluation = self._next(results, round_number)
             with means.clock.phase("average"):
                 mean.add(gradient)
                 training.append(evaluation)
         means.garbage.delete(result_keys)
         return mean.result(), total(training)
+
+    def _next(
+        self, results: Iterator[tuple[Gradient, Evaluation]], round_number: int
+    ) -> tuple[Gradient, Evaluation]:
+        try:
+            return next(results)
+        except TrainingDiverged as error:
+            where = f"peer {self._rank}, round {round_number} of run {self._config.run}"
+            raise TrainingDiverged(f"{where}: {error}") from error
 
     def evaluate(self, round_number: int, weights: StoredObject, split: str) -> Evaluation | None:
         """Return the evaluation of this peer's part of a split, None if the part is empty.

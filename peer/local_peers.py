@@ -26,6 +26,8 @@ from peer.rounds import RoundRecord
 from peer.session import Surroundings, run_peer
 from peer.summary import PeerResult
 
+log = logging.getLogger(__name__)
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -112,10 +114,11 @@ def _run_child(
     try:
         send(run_peer(surroundings, config, start, rank, send))
     except PeerlessError as error:
+        log.error("%s", error)
         send(_Failed(rank, type(error).__name__, str(error), error.exit_code))
         sys.exit(error.exit_code)
     except Exception as error:
-        logging.getLogger(__name__).exception("peer %d ended with an error that nobody expected", rank)
+        log.exception("peer %d ended with an error that nobody expected", rank)
         log_path = surroundings.directory / f"peer-{rank}.log"
         send(_Failed(rank, type(error).__name__, f"{error!r}; the traceback is in {log_path}", 1))
         sys.exit(1)

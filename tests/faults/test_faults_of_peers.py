@@ -1,0 +1,151 @@
+"""A peer is killed, stopped, doubled, or computes something else: what the others do, and what `resume` gives."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from harness import IMPATIENT, Runner
+
+from peer import runs, training
+from peer.aggregation import Gradient
+from peer.config import Liveness, RunStart
+from peer.decisions import Decision
+from peer.errors import (
+    CheckpointError,
+    ConfigurationError,
+    PeerDiverged,
+    PeerlessError,
+    PeerLost,
+    RankTaken,
+    TrainingDiverged,
+)
+from peer.membership import Membership
+from peer.rounds import RoundRecord
+
+pytestmark = pytest.mark.slow
+
+LOCAL = {"compute": "local", "rounds": 10, "checkpoint_every": 3, "evaluate_every": 4}
+"""Checkpoints and evaluations do not fall on the same rounds."""
+
+
+def once_after_round(round_number: int, act: Callable[[], None]) -> Callable[[RoundRecord], None]:
+    done = threading.Event()
+
+    def on_record(record: RoundRecord) -> None:
+        if record.round == round_number and not done.is_set():
+            done.set()
+            act()
+
+    return on_record
+
+
+def child_of_rank(rank: int) -> int:
+    """Return the process of a peer: they are forked in the order of their ranks."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        children = [int(pid) for pid in file.read().split()]
+    return sorted(children)[-4:][rank]
+
+
+@pytest.fixture
+def undisturbed(local_runner: Runner) -> str:
+    return local_runner.train("undisturbed", **LOCAL)[0].weights.checksum
+
+
+def test_killed_peer_is_named_and_resume_ends_with_the_same_weights(
+    local_runner: Runner, undisturbed: str
+) -> None:
+    kill = once_after_round(4, lambda: os.kill(child_of_rank(2), signal.SIGKILL))
+
+    with pytest.raises(PeerlessError, match=r"peer 2 of run killed .*SIGKILL.*peerless resume killed") as failure:
+        local_runner.train("killed", kill, **LOCAL)
+    logs = [(local_runner.surroundings.directory / "killed" / f"peer-{rank}.log") for rank in (0, 1, 3)]
+    results = local_runner.resume("killed")
+
+    assert failure.value.exit_code == PeerLost.exit_code
+    assert all("peer 2 of run killed" in log.read_text() for log in logs)
+    assert {result.weights.checksum for result in results} == {undisturbed}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signalled_run_checkpoints_and_resume_ends_with_the_same_weights(
+    local_runner: Runner, undisturbed: str, number: signal.Signals
+) -> None:
+    stop = once_after_round(4, lambda: os.kill(os.getpid(), number))
+
+    with pytest.raises(PeerlessError, match="checkpointed") as stopped:
+        local_runner.train("stopped", stop, **LOCAL)
+    _, start = runs.resume(local_runner.store, "stopped")
+    results = local_runner.resume("stopped")
+
+    assert stopped.value.exit_code == 128 + number
+    assert start.resumed_round is not None and 5 <= start.resumed_round < 10
+    assert {result.weights.checksum for result in results} == {undisturbed}
+
+
+def test_peer_that_differs_is_noticed_in_the_next_manifest(
+    local_runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = training.Peer._update
+
+    def update_and_flip_a_bit(
+        self: training.Peer, state: training.State, mean: Gradient, decision: Decision
+    ) -> float:
+        norm = update(self, state, mean, decision)
+        if self._manifest.peer == 1 and state.round == 3:
+            state.model.parameters.view(torch.int32)[7] ^= 1
+        return norm
+
+    monkeypatch.setattr(training.Peer, "_update", update_and_flip_a_bit)
+    records: list[RoundRecord] = []
+
+    with pytest.raises(PeerlessError, match=r"round 4 of run differs: peer \d computed at weights") as failure:
+        local_runner.train("differs", records.append, **LOCAL)
+
+    assert failure.value.exit_code == PeerDiverged.exit_code
+    assert max(record.round for record in records) == 3
+
+
+def test_rank_that_is_held_is_refused_and_the_holder_goes_on(local_runner: Runner) -> None:
+    holder = Membership(local_runner.store, "held", 0, IMPATIENT)
+    holder.claim(RunStart())
+
+    with pytest.raises(RankTaken, match="rank 0 of run held is held by a live process"):
+        Membership(local_runner.store, "held", 0, IMPATIENT).claim(RunStart())
+
+    holder.confirm()
+    holder.leave("finished")
+
+
+def test_rank_of_a_dead_process_is_free_and_the_dead_one_stops_if_it_comes_back(local_runner: Runner) -> None:
+    frozen = Membership(local_runner.store, "frozen", 0, Liveness(heartbeat_seconds=3600.0))
+    frozen.claim(RunStart())
+    successor = Membership(local_runner.store, "frozen", 0, IMPATIENT)
+
+    successor.claim(RunStart(generation=1))
+
+    with pytest.raises(RankTaken):
+        frozen.confirm()
+    successor.confirm()
+    successor.leave("finished")
+
+
+def test_finished_or_unknown_run_is_not_resumed(local_runner: Runner) -> None:
+    with pytest.raises(ConfigurationError, match="there is no run 'nobody'"):
+        local_runner.resume("nobody")
+    config = local_runner.create("begun", **LOCAL)
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        local_runner.resume("begun")
+    with pytest.raises(ConfigurationError, match="run begun exists"):
+        local_runner.create(config.run)
+
+
+def test_gradient_that_explodes_stops_the_run_with_advice(local_runner: Runner) -> None:
+    spec = local_runner.create("probe", **LOCAL).optimizer
+
+    with pytest.raises(PeerlessError, match=r"round \d+ of run explodes.*learning rate") as failure:
+        local_runner.train("explodes", optimizer=type(spec)(name="sgd", learning_rate=1e12), **LOCAL)
+
+    assert failure.value.exit_code == TrainingDiverged.exit_code

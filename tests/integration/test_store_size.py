@@ -1,0 +1,50 @@
+"""Rounds leave nothing behind: a run's objects are as many bytes after 200 rounds as after 20."""
+
+import re
+
+import pytest
+from harness import Runner
+
+from peer.store import keys
+
+pytestmark = pytest.mark.slow
+
+
+def stored_bytes(runner: Runner, run: str) -> int:
+    return sum(length for _, length in runner.store.list(keys.run(run)))
+
+
+def test_store_after_200_rounds_is_as_large_as_after_20(local_runner: Runner) -> None:
+    small = {"compute": "local", "num_peers": 2, "batch_size": 2, "evaluate_every": 0, "checkpoint_every": 10}
+
+    local_runner.train("short", rounds=20, **small)
+    local_runner.train("long", rounds=200, **small)
+
+    short, long = stored_bytes(local_runner, "short"), stored_bytes(local_runner, "long")
+    assert short > 1_000_000
+    assert long == pytest.approx(short, rel=0.1)
+
+
+def test_finished_run_has_only_its_result_and_two_checkpoints(local_runner: Runner) -> None:
+    local_runner.train("run", compute="local", rounds=6, evaluate_every=0)
+
+    found = {key.removeprefix("runs/run/") for key, _ in local_runner.store.list(keys.run("run"))}
+
+    assert {re.sub(r"[0-9a-f]{64}", "SHA", key) for key in found} == {
+        "config.json",
+        "weights/SHA",
+        "checkpoints/4/manifest.json",
+        "checkpoints/4/shared",
+        "checkpoints/6/manifest.json",
+        "checkpoints/6/shared",
+        *(f"g0/rounds/6/{peer}.json" for peer in range(4)),
+        *(f"members/{peer}.json" for peer in range(4)),
+    }
+
+
+def test_kept_objects_are_kept(local_runner: Runner) -> None:
+    local_runner.train("kept", compute="local", rounds=2, keep_objects=True)
+
+    found = [key for key, _ in local_runner.store.list(keys.run("kept"))]
+
+    assert sum("/exchange/" in key for key in found) == 2 * 4
