@@ -150,6 +150,9 @@ def _run(work: Callable[[], None]) -> None:
     except LocalFaasError as error:
         click.echo(f"localfaas: {error}", err=True)
         raise SystemExit(error.exit_code) from error
+    except OSError as error:
+        click.echo(f"localfaas: {error.filename or 'the state directory'}: {error.strerror}", err=True)
+        raise SystemExit(1) from error
 
 
 def main() -> None:

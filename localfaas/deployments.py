@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localfaas.config import write_atomically
-from localfaas.errors import BadRequest
+from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.quantities import parse_cpus, parse_duration_seconds, parse_memory_bytes
 
 NAMESPACE = "openfaas-fn"
@@ -171,6 +171,11 @@ class DeploymentRecord:
         """Return the record of a function deployed now."""
         return cls(deployment, deployment.min_replicas, datetime.now(UTC).isoformat(timespec="seconds"))
 
+    def updated(self, deployment: Deployment) -> "DeploymentRecord":
+        """Return the record with another deployment; its replicas stay, within the new bounds."""
+        replicas = min(max(self.replicas, deployment.min_replicas), deployment.max_replicas)
+        return DeploymentRecord(deployment, replicas, self.created_at)
+
 
 class DeploymentStore:
     """One JSON file a function, each written whole."""
@@ -192,8 +197,20 @@ class DeploymentStore:
         (self._directory / f"{name}.json").unlink(missing_ok=True)
 
     def load(self) -> list[DeploymentRecord]:
-        """Return every record, by name."""
-        return [self._read(path) for path in sorted(self._directory.glob("*.json"))]
+        """Return every record, by name.
+
+        Raises:
+            ConfigurationError: a file is not what `save` has written.
+        """
+        records = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                records.append(self._read(path))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigurationError(
+                    f"{path} is damaged; remove it and deploy its function again"
+                ) from error
+        return records
 
     @staticmethod
     def _read(path: Path) -> DeploymentRecord:

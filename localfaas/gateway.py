@@ -86,11 +86,11 @@ class Functions:
         entry = find_image(self._paths.images, deployment.image)
         if entry is None:
             raise BadRequest(_unknown_image(deployment.image))
-        record = DeploymentRecord.fresh(deployment)
+        pool = self._pools.get(deployment.service)
+        record = pool.record.updated(deployment) if pool else DeploymentRecord.fresh(deployment)
         self._store.save(record)
         for name in deployment.not_honoured:
             _log.warning("function %s: %s is not honoured by the process runtime", deployment.service, name)
-        pool = self._pools.get(deployment.service)
         if pool is None:
             self._pools[deployment.service] = self._open_pool(record, entry)
         else:

@@ -118,7 +118,7 @@ class WarmParentClient:
         except OSError:
             packet = b""
         if not packet:
-            self._lose("its warm parent ended")
+            self._lose("its warm parent ended; the gateway's own log may say why")
             return
         message = json.loads(packet)
         match message["is"]:

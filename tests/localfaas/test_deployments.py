@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from localfaas.deployments import DeploymentRecord, DeploymentStore, check_function_name, parse_deployment
-from localfaas.errors import BadRequest
+from localfaas.errors import BadRequest, ConfigurationError
 
 MINIMAL = {"service": "fn", "image": "reg/fn:1"}
 
@@ -86,3 +86,20 @@ def test_store_record_saved_is_loaded(tmp_path: Path) -> None:
     assert DeploymentStore(tmp_path).load() == [record]
     store.remove("fn")
     assert DeploymentStore(tmp_path).load() == []
+
+
+def test_store_with_a_damaged_file_names_it(tmp_path: Path) -> None:
+    (tmp_path / "fn.json").write_text('{"deployment": {}')
+
+    with pytest.raises(ConfigurationError, match=r"fn\.json is damaged"):
+        DeploymentStore(tmp_path).load()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 3), (9, 4)])
+def test_updated_record_keeps_its_replicas_within_the_bounds(before: int, after: int) -> None:
+    labels = {"com.openfaas.scale.min": "2", "com.openfaas.scale.max": "4"}
+    record = DeploymentRecord(parse_deployment(MINIMAL), before, "2026-01-01T00:00:00+00:00")
+
+    updated = record.updated(parse_deployment({**MINIMAL, "labels": labels}))
+
+    assert (updated.replicas, updated.created_at) == (after, record.created_at)
