@@ -1,0 +1,130 @@
+"""What each answer of a gateway means, with a fake at the wire that answers what it is told."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from peer import errors
+from peer.config import GatewayAddress
+from peer.gateway import Gateway
+from peer.store.servers import free_port
+
+
+class Answering(HTTPServer):
+    status, body = 200, b"{}"
+    asked: list[tuple[str, str | None]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Answering
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_GET = do_POST
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Answering]:
+    server = Answering(("127.0.0.1", 0), Handler)
+    server.asked = []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def address_of(server: Answering) -> GatewayAddress:
+    return GatewayAddress(f"http://127.0.0.1:{server.server_address[1]}", password="secret")
+
+
+def test_reply_of_a_function_is_returned_and_credentials_are_not_sent(server: Answering) -> None:
+    server.body = b'{"a": 1}'
+
+    body = Gateway(address_of(server)).invoke("gradient", b"{}", 5.0)
+
+    assert body == b'{"a": 1}'
+    assert server.asked == [("/function/gradient", None)]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "text"),
+    [
+        (400, {"error": "bad_request", "message": "no batches"}, errors.FunctionRefused, "no batches"),
+        (400, {"error": "not_finite", "message": "loss is nan"}, errors.TrainingDiverged, "loss is nan"),
+        (403, {"error": "not_allowed", "message": "model"}, errors.FunctionRefused, "not_allowed"),
+        (404, "no such function", errors.FunctionMissing, "not deployed.*peerless up"),
+        (409, {"error": "version_differs", "message": "speak 1"}, errors.FunctionRefused, "speak 1"),
+        (429, {"error": "busy"}, errors.FunctionBusy, "429"),
+        (500, "Traceback", errors.InvocationFailed, "500"),
+        (502, "", errors.InvocationFailed, "502"),
+        (502, {"error": "store_unreachable", "message": "m"}, errors.StoreUnreachable, "m"),
+        (502, {"error": "store_full", "message": "m"}, errors.StoreFull, "m"),
+        (503, {"error": "url_expired", "message": "m"}, errors.UrlExpired, "m"),
+        (504, {"error": "timeout", "message": "m"}, errors.InvocationFailed, "504"),
+        (
+            507,
+            {"error": "out_of_memory", "limit_bytes": 64 << 20, "peak_bytes": 63 << 20, "replica": "gradient-1"},
+            errors.OutOfMemory,
+            "limit 64 MiB, peak 63 MiB .gradient-1.",
+        ),
+        (302, "", errors.InvocationFailed, "302"),
+    ],
+)
+def test_error_of_a_function_becomes_its_class(
+    server: Answering, status: int, body: object, kind: type[errors.PeerlessError], text: str
+) -> None:
+    server.status = status
+    server.body = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+
+    with pytest.raises(kind, match=text):
+        Gateway(address_of(server)).invoke("gradient", b"{}", 5.0)
+
+
+def test_system_calls_are_authenticated_and_a_refusal_says_which_user(server: Answering) -> None:
+    server.status = 401
+
+    with pytest.raises(errors.GatewayDenied, match="refused user 'admin'.*--gateway-password-file"):
+        Gateway(address_of(server)).describe("gradient")
+
+    assert server.asked[0][1] == "Basic YWRtaW46c2VjcmV0"
+
+
+def test_gateway_that_is_away_says_where_and_what_to_start() -> None:
+    nowhere = Gateway(GatewayAddress(f"http://127.0.0.1:{free_port()}"))
+
+    with pytest.raises(errors.GatewayUnreachable, match=r"no answer from the gateway at http://127.*peerless up"):
+        nowhere.invoke("gradient", b"{}", 5.0)
+    with pytest.raises(errors.GatewayUnreachable):
+        nowhere.check()
+
+
+def test_function_that_does_not_reply_in_time_is_a_failed_invocation(server: Answering) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(Handler):
+        def do_POST(self) -> None:
+            entered.set()
+            leave.wait(10)
+            super().do_POST()
+
+    server.RequestHandlerClass = Slow
+
+    with pytest.raises(errors.InvocationFailed, match="no reply within 0 s"):
+        Gateway(address_of(server)).invoke("gradient", b"{}", 0.2)
+
+    assert entered.is_set()
+    leave.set()
