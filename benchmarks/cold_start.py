@@ -1,9 +1,9 @@
 """How long a request waits for a new replica, forked from a warm parent or started by exec.
 
 A function is scaled to zero; the next request starts a replica, and its reply ends the measurement: gateway,
-fork or exec, imports, HTTP server, handler and reply. The handler imports what a gradient function does, which
-is `peer.learning.warm`, torch with it; where that is not installed, flask stands for it. Forked and exec'd
-take turns.
+fork or exec, imports, HTTP server, handler and reply. The handler imports what a gradient function does:
+`peer.learning.warm`, torch with it; where that is not installed, flask stands for it. Forked and exec'd take
+turns.
 
     python benchmarks/cold_start.py [--repetitions 21] [--exec-repetitions 5]
 

@@ -69,6 +69,10 @@ class FunctionServer:
         self._busy = threading.Lock()
         self._is_ending = False
         self._context = Context(os.environ.get("HOSTNAME") or socket.gethostname())
+        # Under localfaas a limit counts from here: what a fork shares with its parent is not the function's.
+        limit = os.environ.get("LOCALFAAS_MEMORY_LIMIT_BYTES")
+        self._limit_bytes = int(limit) if limit else None
+        self._base_bytes = _peak_bytes() if limit else 0
         self._calls: queue.SimpleQueue[tuple[Event, Future[Any]] | None] = queue.SimpleQueue()
 
     def create_app(self) -> Flask:
@@ -107,11 +111,28 @@ class FunctionServer:
             return _to_response(result.result())
         except Exception as error:
             if isinstance(error, MemoryError) or _is_allocation_failure(error):
-                return _out_of_memory(error)
+                return self._out_of_memory(error)
             _log.exception("the handler failed")
             return _error(500, "internal", f"{type(error).__name__}: {error}")
         finally:
             self._busy.release()
+
+    def _out_of_memory(self, error: Exception) -> Response:
+        peak_bytes = _peak_bytes() - self._base_bytes
+        _log.error("out of memory: peak %d bytes, limit %s: %s", peak_bytes, self._limit_bytes, error)
+        return _error(
+            507,
+            "out_of_memory",
+            "the call does not fit the memory limit; raise limits.memory, or send less",
+            limit_bytes=self._limit_bytes,
+            peak_bytes=peak_bytes,
+            function=os.environ.get("OPENFAAS_NAME", ""),
+            replica=os.environ.get("HOSTNAME", ""),
+        )
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _wait_written(server: Any) -> None:
@@ -150,21 +171,6 @@ def _error(
 ) -> Response:
     body = json.dumps({"error": kind, "message": message, **fields})
     return Response(body, status, headers, content_type="application/json")
-
-
-def _out_of_memory(error: Exception) -> Response:
-    limit = os.environ.get("LOCALFAAS_MEMORY_LIMIT_BYTES")
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    _log.error("out of memory: peak %d bytes, limit %s: %s", peak_bytes, limit or "unknown", error)
-    return _error(
-        507,
-        "out_of_memory",
-        "the call does not fit the memory limit; raise limits.memory, or send less",
-        limit_bytes=int(limit) if limit else None,
-        peak_bytes=peak_bytes,
-        function=os.environ.get("OPENFAAS_NAME", ""),
-        replica=os.environ.get("HOSTNAME", ""),
-    )
 
 
 def main() -> None:
