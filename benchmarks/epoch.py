@@ -1,8 +1,8 @@
 """How close an epoch comes to its compute floor, and how far ahead of the published dataflow it is.
 
 Four peers, SqueezeNet 1.1, MNIST, batches of 512, one step an epoch; the second epoch on a warm platform,
-batches packed into invocations, without evaluation. Every side decodes, normalises and resizes its samples, on
-the same number of processes, against the same store. The sides run in turn; ratios are of minima.
+batches packed into invocations, without evaluation. Every side decodes, normalises and resizes its samples,
+in as many processes, against the same store. The sides run in turn; ratios are of minima.
 
     python benchmarks/epoch.py [--repeats 3] [--samples 60000] [--quick]
 
@@ -11,9 +11,9 @@ floor      forward and backward alone, in as many 1-thread processes as cores, w
 peerless   the whole of it: gateway, functions, store, four peer processes (epoch_peerless.py)
 published  the paper's dataflow, re-created (epoch_published.py)
 
-Prints a table, and one JSON line with `ratio_to_floor` (goal: at most 1.20), `speedup_over_published` (goal: at
-least 2) and the host's facts. One batch an invocation, and fresh replicas, are rows without a goal. Needs the
-`dev` extra.
+Prints a table, and one JSON line with `ratio_to_floor` (goal: at most 1.20), `speedup_over_published` (goal:
+at least 2) and the host's facts. One batch an invocation, and fresh replicas, are rows without a goal. Needs
+the `dev` extra.
 """
 
 import argparse

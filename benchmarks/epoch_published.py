@@ -1,10 +1,10 @@
-"""The dataflow that the paper published, re-created: what an epoch costs with it here, against the same store.
+"""The dataflow that the paper published, re-created: what an epoch costs with it, on the same machine.
 
 After the code of Barrak et al. (IC2E 2023, arXiv 2309.14139): one object and one invocation a batch, pickled
 batches and gradients, a model built anew in every call, peers that look for each other's gradients every two
 seconds, the default allocator and memory layout. Where that code is slow for other reasons it is given the
-benefit: processes are warm and have one thread, an invocation costs a message on a pipe, samples are stored as
-bytes and prepared a batch at a time, and no weights are sent (the published functions never load them).
+benefit: processes are warm and have one thread, an invocation costs a message on a pipe, samples are stored
+as bytes and prepared a batch at a time, and no weights are sent (the published functions never load them).
 """
 
 import io
