@@ -4,7 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-_CHUNK_BYTES = 1 << 16
+# So much of a flood is taken at once that the other functions hardly notice.
+_CHUNK_BYTES = 1 << 14
 _MAX_LINE_BYTES = 8 << 10
 
 

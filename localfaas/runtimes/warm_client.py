@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from localfaas.errors import StartFailed
 
 _MAX_PACKET_BYTES = 1 << 16
+_FULL_SOCKET_PAUSE_SECONDS = 0.01
 _PROGRAM = Path(__file__).with_name("warm_parent.py")
 # More than one thread while importing, and no fork of the process is safe.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -49,6 +49,7 @@ class WarmParentClient:
         self._starting: dict[str, asyncio.Future[int]] = {}
         self._on_end: dict[str, Callable[[Ended], None]] = {}
         self._last_used = loop.time()
+        self._one_start = asyncio.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
@@ -76,6 +77,13 @@ class WarmParentClient:
             StartFailed: it was not started; `on_end` is not called.
         """
         await asyncio.shield(self._ready)
+        # It forks one at a time anyway; this way its socket never fills up.
+        async with self._one_start:
+            return await self._start(message, descriptors, on_end)
+
+    async def _start(
+        self, message: Mapping[str, Any], descriptors: list[int], on_end: Callable[[Ended], None]
+    ) -> int:
         replica = message["id"]
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._starting[replica] = started
@@ -96,9 +104,13 @@ class WarmParentClient:
 
     def kill(self, replica: str, number: int) -> None:
         """Send a signal to the replica's process group; nothing happens where it has ended."""
-        # A full or closed socket means that the warm parent is on its way out, and the replica with it.
-        with suppress(OSError):
+        try:
             self._socket.send(json.dumps({"do": "kill", "id": replica, "signal": int(number)}).encode())
+        except BlockingIOError:
+            asyncio.get_running_loop().call_later(_FULL_SOCKET_PAUSE_SECONDS, self.kill, replica, number)
+        except OSError:
+            # The warm parent has ended, and the replica with it.
+            pass
 
     def idle_seconds(self, now: float) -> float:
         """Return for how long there has been no replica, at the event loop's time `now`."""
