@@ -119,7 +119,11 @@ class Membership:
     def _keep_beating(self) -> None:
         while not self._ended.wait(self._liveness.heartbeat_seconds):
             try:
+                self.confirm()
                 self._beat()
+            except RankTaken:
+                # whoever wrote last holds the rank; writing over it would stop both
+                return
             except StoreError as error:
                 log.warning("a heartbeat of rank %d was not stored: %s", self._record.peer, error)
 

@@ -1,0 +1,5 @@
+"""`python -m peer` is `peerless`."""
+
+from peer.cli import main
+
+main()
