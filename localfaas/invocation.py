@@ -22,8 +22,9 @@ from localfaas.runtimes.interface import ReplicaExit
 from localfaas.upstream import Headers, ReplyLost
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class Invocation:
         self._call_id = _header(scope, b"x-call-id") or str(uuid.uuid4()).encode()
         self._has_answered = False
         self._is_client_gone = False
-        self._status = 0
+        # Until there is an answer: what the server makes of an error that nobody foresaw.
+        self._status = 500
 
     async def run(self) -> None:
         """Answer the request, whatever happens to the replica; the pool's statistics count it.
@@ -166,31 +168,15 @@ class Invocation:
 
     async def _call(self, replica: Replica, body: bytes | AsyncIterator[bytes]) -> None:
         """Pass the request to `replica`, the reply to the client, and the replica back to its pool."""
-        is_cold = replica.num_requests == 0
-        replica.num_requests += 1
         is_reusable = False
         try:
             async with asyncio.timeout(self._timeout_seconds or None):
-                is_head = self._scope["method"] == "HEAD"
-                status, headers = await replica.connection.request(self._head(body), body, is_head=is_head)
-                if _is_short(headers):
-                    # Whole or not at all: a replica that is lost half-way can still be answered for.
-                    whole = b"".join([chunk async for chunk in replica.connection.chunks()])
-                    await self._answer(status, headers, replica, is_cold)
-                    await self._send({"type": "http.response.body", "body": whole, "more_body": True})
-                else:
-                    await self._answer(status, headers, replica, is_cold)
-                    async for chunk in replica.connection.chunks():
-                        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                rest = await self._exchange(replica, body)
             is_reusable = True
-            if status == _OUT_OF_MEMORY:
-                self._pool.stats.num_oom_kills += 1
-            await self._send({"type": "http.response.body"})
         except TimeoutError as error:
-            text = (
-                f"function {self._pool.name} did not reply within {self._timeout_seconds:g} s (exec_timeout)"
-            )
-            raise ReplicaFailed(504, "timeout", text, exec_timeout_seconds=self._timeout_seconds) from error
+            seconds = self._timeout_seconds
+            text = f"function {self._pool.name} did not reply within its exec_timeout of {seconds:g} s"
+            raise ReplicaFailed(504, "timeout", text, exec_timeout_seconds=seconds) from error
         except ReplyLost as error:
             if self._is_client_gone:
                 raise ClientGone from error
@@ -201,6 +187,28 @@ class Invocation:
             else:
                 replica.connection.close()
                 self._pool.discard(replica)
+        for message in rest:
+            await self._send(message)
+
+    async def _exchange(self, replica: Replica, body: bytes | AsyncIterator[bytes]) -> list[Message]:
+        """Read the reply to its end; return what of it the client has still to be sent."""
+        own_headers = [(b"x-replica", replica.name.encode())]
+        if replica.num_requests == 0:
+            own_headers.append((b"x-cold-start", b"1"))
+        replica.num_requests += 1
+        is_head = self._scope["method"] == "HEAD"
+        status, headers = await replica.connection.request(self._head(body), body, is_head=is_head)
+        if status == _OUT_OF_MEMORY:
+            self._pool.stats.num_oom_kills += 1
+        passed_back = [pair for pair in headers if pair[0] not in _NOT_PASSED_BACK] + own_headers
+        if _is_short(headers):
+            # Whole or not at all: a replica that is lost half-way can still be answered for.
+            whole = b"".join([chunk async for chunk in replica.connection.chunks()])
+            return [self._start_message(status, passed_back), {"type": "http.response.body", "body": whole}]
+        await self._send(self._start_message(status, passed_back))
+        async for chunk in replica.connection.chunks():
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        return [{"type": "http.response.body"}]
 
     async def _explain(self, replica: Replica, lost: ReplyLost) -> ReplicaFailed:
         """Return what became of a replica whose reply was lost: out of memory, or something else."""
@@ -237,14 +245,8 @@ class Invocation:
         lines += [b"x-call-id: " + self._call_id, b"x-start-time: %d" % self._started_ns]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
-    async def _answer(self, status: int, headers: Headers, replica: Replica, is_cold: bool) -> None:
-        passed_back = [pair for pair in headers if pair[0] not in _NOT_PASSED_BACK]
-        passed_back.append((b"x-replica", replica.name.encode()))
-        if is_cold:
-            passed_back.append((b"x-cold-start", b"1"))
-        await self._start_answer(status, passed_back)
-
-    async def _start_answer(self, status: int, headers: Headers) -> None:
+    def _start_message(self, status: int, headers: Headers) -> Message:
+        """Return the start of the answer, after which there can be no other."""
         seconds = time.perf_counter() - self._started_at
         headers += [
             (b"x-call-id", self._call_id),
@@ -252,7 +254,7 @@ class Invocation:
             (b"x-duration-seconds", b"%.6f" % seconds),
         ]
         self._status, self._has_answered = status, True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return {"type": "http.response.start", "status": status, "headers": headers}
 
     async def _answer_error(self, error: LocalFaasError) -> None:
         fields = {"error": error.kind, "message": str(error), **getattr(error, "details", {})}
@@ -260,7 +262,7 @@ class Invocation:
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if error.status in (429, 503):
             headers.append((b"retry-after", b"1"))
-        await self._start_answer(error.status, headers)
+        await self._send(self._start_message(error.status, headers))
         await self._send({"type": "http.response.body", "body": body})
 
 

@@ -176,6 +176,8 @@ def _error(
 def main() -> None:
     """Serve the handler until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # It warns of every request that comes while its threads are still starting.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     # After the installed packages: what a function carries along is for where they are not installed.
     sys.path.append(str(Path(__file__).resolve().parent / "function"))
     from function.handler import handle
