@@ -181,6 +181,19 @@ def test_environment_variables_of_the_readme_are_read_by_something() -> None:
     assert len(named) > 10
 
 
+@pytest.mark.parametrize("name", ["up", "train", "resume", "peer"])
+def test_options_can_be_set_as_the_readme_says(name: str) -> None:
+    (command,) = (found for found in all_commands(peerless_cli) if found.name == name)
+    valued = [option for option in command.params if isinstance(option, click.Option) and not option.is_flag]
+    variables = {option.opts[-1]: option.envvar for option in valued if option.name not in ("rank", "config")}
+
+    assert {
+        option: variable
+        for option, variable in variables.items()
+        if variable != "PEERLESS_" + option.removeprefix("--").replace("-", "_").upper()
+    } == {}
+
+
 def test_keys_of_the_protocol_are_those_that_are_built() -> None:
     section = PROTOCOL.read_text().partition("## Keys")[2].partition("## ")[0]
     documented = {pattern for cells in rows(section, 4) for pattern in re.findall(r"^`([^`]+)`$", cells[0])}
