@@ -1,7 +1,8 @@
 """Combining gradients: pure tensor sums, in a fixed order, so that everyone gets the same bits.
 
-Only `add`, `mul` and `div` touch the values, one after the other: a fused multiply-add (`alpha=`) or a sum over
-a stacked tensor may round differently for another shape or another CPU path (docs/decisions/learning-same-bits.md).
+Only `add`, `mul` and `div` touch the values, one after the other: a fused multiply-add (`alpha=`) or a sum
+over a stacked tensor may round differently for another shape or another CPU path
+(docs/decisions/learning-same-bits.md).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Checkpoints: weights, optimizer and schedule of one round in the store; the manifest is written last.
 
-Everything random derives from (seed, round, peer, batch) and the data position from the round, so a checkpoint
-needs nothing of a single peer. The peer r mod P, which publishes the weights of round r, writes and deletes it.
+Everything random derives from (seed, round, peer, batch) and the data position from the round, so a
+checkpoint needs nothing of a single peer. The peer r mod P, which publishes the weights of round r, writes
+and deletes it.
 """
 
 from peer.decisions import Progress
@@ -17,7 +18,7 @@ _NEWEST_KEPT = 2
 
 
 class CheckpointManifest(Message, frozen=True):
-    """A complete checkpoint: the state before round `round`. `retained` are the rounds of those still kept."""
+    """A complete checkpoint: the state before `round`. `retained` are those still kept, and their weights."""
 
     run: str
     round: int
@@ -121,7 +122,7 @@ def newest(store: Store, run: str) -> CheckpointManifest:
         except ObjectMissing:
             continue
     raise CheckpointError(
-        f"run {run} has no complete checkpoint: start it anew with `peerless train --run NAME` under another name"
+        f"run {run} has no complete checkpoint: begin anew with `peerless train --run NAME`"
     )
 
 

@@ -1,4 +1,4 @@
-"""One peer's share of a round: which samples, packed into which invocations, and the fold of their gradients."""
+"""One peer's share of a round: which samples, packed into which invocations, and how they are folded."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Fan-out: a round's invocations, some at a time, each tried again until it has a valid result.
 
-Every attempt has its own number, and so its own result key: the first valid reply is taken, and a late attempt
-replaces nothing.
+Every attempt has its own number, and so its own result key: the first valid reply is taken, and a late
+attempt replaces nothing.
 """
 
 import logging
@@ -36,7 +36,8 @@ class RetryPolicy:
     """When an invocation is given up.
 
     An outage (gateway, store) is waited out for `outage_seconds`. A failed attempt is repeated up to
-    `max_failures` times, one that ran out of memory up to `max_out_of_memory` times. Busy replies are no errors.
+    `max_failures` times, one that ran out of memory up to `max_out_of_memory` times. Busy replies are no
+    errors.
     """
 
     outage_seconds: float = 120.0
@@ -64,7 +65,8 @@ class FanOut:
         """Yield the results in the order of `invocations`, each as soon as it and those before it are there.
 
         Raises:
-            PeerlessError: of the first invocation (in order) that was given up; those not begun are cancelled.
+            PeerlessError: of the first invocation (in order) that was given up; those not begun are
+                cancelled.
         """
         futures = [self._pool.submit(self._until_valid, attempt) for attempt in invocations]
         try:

@@ -144,7 +144,8 @@ class Gateway:
             )
         if response.status_code >= 500:
             raise GatewayUnreachable(
-                f"the gateway at {self.address.url} answered {response.status_code} to {path}: {response.text[:200]}"
+                f"the gateway at {self.address.url} answered {response.status_code} to {path}: "
+                f"{response.text[:200]}"
             )
         return response
 
@@ -156,7 +157,7 @@ class Gateway:
 
 
 def _error_of(function: str, gateway: str, response: requests.Response) -> PeerlessError:
-    """Return the error that a reply means; a bare 5xx (real OpenFaaS after an OOM kill) is a failed invocation."""
+    """Return the error that a reply means; a bare 5xx (OpenFaaS after an OOM kill) is a failed invocation."""
     try:
         refusal = messages.decode(response.content, _Refusal)
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
 """Several peers of one run on this machine: each its own process, forked from one that has imported torch.
 
-Four imports of torch cost six seconds on two cores; four forks cost nothing. The parent computes nothing, so that it
-never has more than one thread when it forks. Children talk to it in JSON messages over a pipe.
+Four imports of torch cost six seconds on two cores; four forks cost nothing. The parent computes nothing, so
+that it never has more than one thread when it forks. Children talk to it in JSON messages over a pipe.
 """
 
 import ctypes

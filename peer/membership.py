@@ -41,7 +41,6 @@ class Membership:
         self._store = store
         self._liveness = liveness
         self._key = keys.member(run, rank)
-        self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._record = MemberRecord(
@@ -63,7 +62,8 @@ class Membership:
         """Hold the rank and beat from now on, in a thread, until `leave`.
 
         Raises:
-            RankTaken: another process holds it: its counter moved while this one watched. Nothing was written.
+            RankTaken: another process holds it: its counter moved while this one watched. Nothing was
+                written.
         """
         self.check_free()
         self._record = msgspec.structs.replace(
@@ -100,7 +100,7 @@ class Membership:
             raise self._taken(now)
 
     def leave(self, state: str, reason: str = "") -> None:
-        """Stop beating and say why: `finished`, `stopped` or `failed`. A store that is gone is only logged."""
+        """Stop beating and say why: `finished`, `stopped` or `failed`. A lost store is only logged."""
         self._ended.set()
         if self._thread is None:
             return
@@ -128,9 +128,8 @@ class Membership:
                 log.warning("a heartbeat of rank %d was not stored: %s", self._record.peer, error)
 
     def _beat(self) -> None:
-        with self._lock:
-            self._record = msgspec.structs.replace(self._record, counter=self._record.counter + 1)
-            self._store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
+        self._record = msgspec.structs.replace(self._record, counter=self._record.counter + 1)
+        self._store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
 
     def _read(self, key: str) -> MemberRecord | None:
         return self._store.get_message_if_exists(key, MemberRecord)
@@ -181,7 +180,8 @@ class Watch:
         if record is None:
             return (
                 f"peer {self._rank} of run {self._run} has not joined within "
-                f"{self._liveness.join_seconds:.0f} s: start it with `peerless peer {self._run} --rank {self._rank}`"
+                f"{self._liveness.join_seconds:.0f} s: "
+                f"start it with `peerless peer {self._run} --rank {self._rank}`"
             )
         return (
             f"peer {self._rank} of run {self._run} on {record.host} is lost: no heartbeat for "

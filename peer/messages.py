@@ -24,7 +24,7 @@ class ModelSpec(Message, frozen=True):
 
 
 class OptimizerSpec(Message, frozen=True):
-    """Which optimizer, and its settings; `momentum` and `nesterov` are SGD's, `betas` and `epsilon` AdamW's."""
+    """Which optimizer; `momentum` and `nesterov` are SGD's settings, `betas` and `epsilon` AdamW's."""
 
     name: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 2e-3

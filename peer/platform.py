@@ -1,7 +1,7 @@
 """The platform on one machine: an S3 store and an OpenFaaS-compatible gateway, as background processes.
 
-`peerless up` starts what is not running, deploys `stack.yml` and records where everything is; `peerless down` ends it.
-The gateway is started as a process and spoken to over its REST API: nothing here imports it.
+`peerless up` starts what is not running, deploys `stack.yml` and records where everything is; `peerless down`
+ends it. The gateway is started as a process and spoken to over its REST API: nothing here imports it.
 """
 
 import fcntl
@@ -131,7 +131,8 @@ class Platform:
         What runs already is kept; what has died is started again where it was, on the same data.
 
         Raises:
-            PlatformError: a part does not start; the message has its log's last lines. Parts that did start go on.
+            PlatformError: a part does not start; the message has its log's last lines. Parts that did start
+                go on.
         """
         if not options.stack.is_file():
             raise PlatformError(

@@ -68,8 +68,8 @@ class Rendezvous:
                 raise PeerDiverged(
                     f"round {own.round} of run {self._run}: peer {peer} computed at weights "
                     f"{manifest.weights_sha256[:12]} on {manifest.cpu}, peer {own.peer} at "
-                    f"{own.weights_sha256[:12]} on {own.cpu}. Peers must agree bit for bit: run them on machines "
-                    "with the same CPU capability and the same torch, then `peerless resume`"
+                    f"{own.weights_sha256[:12]} on {own.cpu}. Peers must agree bit for bit: run them on "
+                    "machines with the same CPU capability and the same torch, then `peerless resume`"
                 )
             yield manifest
 

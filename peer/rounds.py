@@ -17,8 +17,8 @@ from peer.messages import Evaluation, Message, PeerManifest, Usage
 class RoundRecord(Message, frozen=True):
     """One round as one peer saw it.
 
-    Loss and accuracy are over all peers' samples, at the weights the round began with; seconds, invocations and
-    bytes are this peer's own. `function_seconds` sums the phases inside the functions, which overlap.
+    Loss and accuracy are over all peers' samples, at the weights the round began with; seconds, invocations
+    and bytes are this peer's own. `function_seconds` sums the phases inside the functions, which overlap.
     """
 
     run: str

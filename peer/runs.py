@@ -37,8 +37,9 @@ _REPLICAS_TO_FILL = 5
 def create(store: Store, config: RunConfig, invoker: Invoker) -> RunConfig:
     """Return the frozen configuration of a new run, now in the store with its initial weights.
 
-    Before anything is frozen one batch is computed as every batch will be, so that what cannot work (function not
-    deployed, model too large for its memory limit, store not reachable from there) is said once, at the start.
+    Before anything is frozen one batch is computed as every batch will be, so that what cannot work (function
+    not deployed, model too large for its memory limit, store not reachable from there) is said once, at the
+    start.
 
     Args:
         store: its bucket exists.
@@ -211,8 +212,8 @@ def _check_batches(config: RunConfig, shards: list[Shard]) -> None:
     smallest = min(shard.num_batches(config.batch_size) for shard in shards)
     if config.batches_per_round > smallest:
         raise ConfigurationError(
-            f"--batches-per-round is {config.batches_per_round}, but the smallest shard has {smallest} batches of "
-            f"{config.batch_size}: take at most {smallest}, or `all`"
+            f"--batches-per-round is {config.batches_per_round}, but the smallest shard has {smallest} "
+            f"batches of {config.batch_size}: take at most {smallest}, or `all`"
         )
 
 
@@ -246,8 +247,8 @@ def _try_one_batch(
     except OutOfMemory as error:
         raise OutOfMemory(
             f"{error}: model {config.model.name} with --batch-size {config.batch_size} does not fit. Raise "
-            "`limits.memory` of the function in stack.yml and deploy it again, or take a smaller --batch-size or "
-            "--micro-batch"
+            "`limits.memory` of the function in stack.yml and deploy it again, or take a smaller "
+            "--batch-size or --micro-batch"
         ) from error
     finally:
         fan_out.close()

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks for a checkpoint after this round, the second ends the process at once."""
+"""SIGINT and SIGTERM: the first asks for a checkpoint after this round, the second ends at once."""
 
 import os
 import signal

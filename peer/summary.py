@@ -35,8 +35,8 @@ class PeerResult(Message, frozen=True):
 class Summary(Message, frozen=True):
     """A finished run. Seconds are means over the peers; counts and bytes are sums over peers and rounds.
 
-    `object_bytes`: `put` and `get` by peers, `function_put` by functions. `peak_function_mb` is the largest resident
-    set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
+    `object_bytes`: `put` and `get` by peers, `function_put` by functions. `peak_function_mb` is the largest
+    resident set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
     """
 
     run: str
@@ -85,7 +85,8 @@ def summarise(
     Args:
         config: the run's.
         result: of any peer.
-        records: of the rounds that ran here; of a round that ran twice (before and after `resume`) the last counts.
+        records: of the rounds that ran here; of a round that ran twice (before and after `resume`) the last
+            counts.
         num_training_samples: of the dataset; an epoch has so many.
     """
     last = list({(record.peer, record.round): record for record in records}.values())
@@ -127,7 +128,7 @@ def write(path: Path, summary: Summary) -> None:
 
 
 def export_weights(path: Path, num_classes: int, config: RunConfig, state: FlatState) -> None:
-    """Write the weights under the model's own names, for `safetensors.torch.load_file` and `load_state_dict`."""
+    """Write the weights under the model's own names: `safetensors.torch.load_file`, `load_state_dict`."""
     layout = Layout.of(build(config.model, num_classes))
     named = {name: tensor.contiguous() for name, tensor in layout.to_state_dict(state).items()}
     save_file(named, path, metadata={"model": config.model.name, "run": config.run})

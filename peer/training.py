@@ -1,7 +1,8 @@
 """The round loop: synchronous data-parallel SGD among peers whose gradients are computed by functions.
 
-Barrak et al., "Exploring the Impact of Serverless Computing on Peer To Peer Training Machine Learning" (IC2E 2023,
-arXiv 2309.14139), with one step for every `batches_per_round` batches a peer; all of them is the paper's setting.
+Barrak et al., "Exploring the Impact of Serverless Computing on Peer To Peer Training Machine Learning" (IC2E
+2023, arXiv 2309.14139), with one step for every `batches_per_round` batches a peer; all of them is the
+paper's setting.
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Parts:
 
 @dataclass
 class State:
-    """What changes from round to round, equal on all peers. The optimizer owns the parameters and steps them."""
+    """What changes from round to round, equal on all peers. The optimizer owns the parameters."""
 
     round: int
     model: FlatState
@@ -87,8 +88,9 @@ class Peer:
         """Return the outcome once all rounds are done, or the run has stopped early.
 
         Raises:
-            StopRequested: a signal reached one of the peers; the round was completed and a checkpoint written.
-            MembershipError, StoreError, FunctionError, TrainingDiverged: the run cannot go on; its last
+            StopRequested: a signal reached one of the peers; the round was completed and a checkpoint
+                written. MembershipError, StoreError, FunctionError, TrainingDiverged: the run cannot go on;
+                its last
                 checkpoint is complete.
         """
         weights = self._publish(state)
@@ -98,8 +100,8 @@ class Peer:
             weights = self._publish(state)
         if state.stop_signal:
             raise StopRequested(
-                f"{state.stop_reason}: run {self._config.run} stopped after {state.round} rounds and is checkpointed. "
-                f"Go on with `peerless resume {self._config.run}`",
+                f"{state.stop_reason}: run {self._config.run} stopped after {state.round} rounds and is "
+                f"checkpointed. Go on with `peerless resume {self._config.run}`",
                 state.stop_signal,
             )
         return self._finish(state, weights)
@@ -140,7 +142,7 @@ class Peer:
         gradient_norm = float(mean.values.norm())
         if not gradient_norm < float("inf"):
             raise TrainingDiverged(
-                f"round {state.round} of run {self._config.run}: the norm of the mean gradient is {gradient_norm}. "
+                f"round {state.round} of run {self._config.run}: the mean gradient has norm {gradient_norm}. "
                 "Try a smaller --learning-rate"
             )
         state.optimizer.learning_rate = decision.progress.learning_rate

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-# before torch is imported: peers are forked from the test process, which must never have had two OpenMP threads
+# before torch is imported: peers are forked from this process, which must never have had two OpenMP threads
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import hypothesis

@@ -1,4 +1,4 @@
-"""Exchange strategies: how every peer comes to hold the mean of all peers' gradients, bit for bit the same."""
+"""Exchange strategies: how every peer comes to hold the mean of all gradients, bit for bit the same."""
 
 from typing import Protocol
 

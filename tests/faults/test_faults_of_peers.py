@@ -1,4 +1,4 @@
-"""A peer is killed, stopped, doubled, or computes something else: what the others do, and what `resume` gives."""
+"""A peer is killed, stopped, doubled, or differs: what the others do, and what `resume` gives."""
 
 import os
 import signal
@@ -59,7 +59,8 @@ def test_killed_peer_is_named_and_resume_ends_with_the_same_weights(
 ) -> None:
     kill = once_after_round(4, lambda: os.kill(child_of_rank(2), signal.SIGKILL))
 
-    with pytest.raises(PeerlessError, match=r"peer 2 of run killed .*SIGKILL.*peerless resume killed") as failure:
+    message = r"peer 2 of run killed .*SIGKILL.*peerless resume killed"
+    with pytest.raises(PeerlessError, match=message) as failure:
         local_runner.train("killed", kill, **LOCAL)
     logs = [(local_runner.surroundings.directory / "killed" / f"peer-{rank}.log") for rank in (0, 1, 3)]
     results = local_runner.resume("killed")
@@ -101,7 +102,8 @@ def test_peer_that_differs_is_noticed_in_the_next_manifest(
     monkeypatch.setattr(training.Peer, "_update", update_and_flip_a_bit)
     records: list[RoundRecord] = []
 
-    with pytest.raises(PeerlessError, match=r"round 4 of run differs: peer \d computed at weights") as failure:
+    message = r"round 4 of run differs: peer \d computed at weights"
+    with pytest.raises(PeerlessError, match=message) as failure:
         local_runner.train("differs", records.append, **LOCAL)
 
     assert failure.value.exit_code == PeerDiverged.exit_code

@@ -1,4 +1,4 @@
-"""Four peers agree with one plain PyTorch process: same batches, same optimizer, no code of ours but the data."""
+"""Four peers agree with one plain PyTorch process: same batches, same optimizer, own loop."""
 
 from dataclasses import dataclass
 
@@ -49,8 +49,11 @@ def resized(images: torch.Tensor, size: int | None) -> torch.Tensor:
 def train_plainly(
     model: nn.Module, optimizer: torch.optim.Optimizer, rounds: list[list[tuple[torch.Tensor, torch.Tensor]]]
 ) -> None:
-    """Take one step a round on the mean over all its samples; BatchNorm normalises each batch by itself, from the
-    round's first buffers, which become the mean of what the batches leave."""
+    """Take one step a round on the mean over all its samples.
+
+    BatchNorm normalises each batch by itself, from the round's first buffers, which become the mean of what
+    the batches leave.
+    """
     for batches in rounds:
         total = sum(len(labels) for _, labels in batches)
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -124,7 +127,8 @@ def test_four_peers_after_twenty_rounds_equal_one_process(
     local_runner.go(config, session.RunStart())
 
     trained = load_file(local_runner.surroundings.directory / "peers" / "model.safetensors")
-    plainly = {name: tensor.detach() for name, tensor in plain.state_dict().items() if tensor.is_floating_point()}
+    state = plain.state_dict()
+    plainly = {name: tensor.detach() for name, tensor in state.items() if tensor.is_floating_point()}
     initial = Layout.of(plain).to_state_dict(first)
     length, moved, differed = (
         torch.cat([(plainly[name] - other[name]).flatten() for name in plainly]).norm().item()

@@ -15,7 +15,9 @@ OPTIONS = ["--peers", "2", "--dataset", "synthetic-640-1x20x20", "--model-argume
 OPTIONS += ["--rounds", "4", "--batch-size", "16", "--evaluate-every", "2", "--checkpoint-every", "2"]
 
 
-def peer(platform: LocalPlatform, directory: Path, run: str, rank: int, *options: str) -> subprocess.Popen[str]:
+def peer(
+    platform: LocalPlatform, directory: Path, run: str, rank: int, *options: str
+) -> subprocess.Popen[str]:
     """Start one peer on the platform of another `peerless`, addressed as a remote one would be."""
     address = platform.store_address
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PEERLESS_")}
@@ -38,7 +40,10 @@ def peer(platform: LocalPlatform, directory: Path, run: str, rank: int, *options
 
 
 def test_two_peers_started_apart_train_together(platform: LocalPlatform, tmp_path: Path) -> None:
-    peers = [peer(platform, tmp_path, "apart", 0, "--json", *OPTIONS), peer(platform, tmp_path, "apart", 1, "--json")]
+    peers = [
+        peer(platform, tmp_path, "apart", 0, "--json", *OPTIONS),
+        peer(platform, tmp_path, "apart", 1, "--json"),
+    ]
 
     outputs = [process.communicate(timeout=120) for process in peers]
 

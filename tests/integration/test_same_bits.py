@@ -1,4 +1,4 @@
-"""Two runs of one configuration end with the same weights, wherever and on however many replicas they compute."""
+"""Runs of one configuration end with the same weights, wherever and on however many replicas."""
 
 from collections import defaultdict
 from pathlib import Path

@@ -23,7 +23,8 @@ def test_mean_of_one_gradient_is_itself() -> None:
 def test_mean_is_weighted_by_samples() -> None:
     parts = [gradient(seed, 10 + seed) for seed in range(4)]
     weights = torch.tensor([10.0, 11, 12, 13], dtype=torch.float64)
-    expected = (torch.stack([part.values.double() for part in parts]) * weights[:, None]).sum(0) / weights.sum()
+    stacked = torch.stack([part.values.double() for part in parts])
+    expected = (stacked * weights[:, None]).sum(0) / weights.sum()
     mean = WeightedMean()
 
     for part in parts:

@@ -79,7 +79,9 @@ def test_plateau_lowers_the_rate_and_counts_anew() -> None:
 
 
 def test_stop_of_one_peer_stops_all_and_says_whose() -> None:
-    decision = decide(SMALL, Progress(learning_rate=1.0), manifests(3, stop=(0, 0, signal.SIGTERM, signal.SIGINT)))
+    signalled = manifests(3, stop=(0, 0, signal.SIGTERM, signal.SIGINT))
+
+    decision = decide(SMALL, Progress(learning_rate=1.0), signalled)
 
     assert decision.stop_signal == signal.SIGTERM
     assert decision.stop_reason == "peer 2 was asked to stop"

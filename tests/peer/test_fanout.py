@@ -26,9 +26,9 @@ def failing(errors: list[PeerlessError]) -> Callable[[int], int]:
     return attempt
 
 
-def run(attempts: list[Callable[[int], int]], policy: RetryPolicy, in_flight: int = 2) -> tuple[list[int], list[str]]:
+def run(attempts: list[Callable[[int], int]], policy: RetryPolicy) -> tuple[list[int], list[str]]:
     retries: list[str] = []
-    fan_out = FanOut(in_flight, policy, lambda error: retries.append(type(error).__name__))
+    fan_out = FanOut(2, policy, lambda error: retries.append(type(error).__name__))
     try:
         return list(fan_out.run(attempts)), retries
     finally:
@@ -72,7 +72,9 @@ def test_no_more_than_in_flight_run_at_once() -> None:
     assert most == 3
 
 
-@pytest.mark.parametrize("error", [InvocationFailed("x"), UrlExpired("x"), GatewayUnreachable("x"), OutOfMemory("x")])
+@pytest.mark.parametrize(
+    "error", [InvocationFailed("x"), UrlExpired("x"), GatewayUnreachable("x"), OutOfMemory("x")]
+)
 def test_retryable_error_is_tried_again_under_the_next_number(error: PeerlessError) -> None:
     results, retries = run([failing([error, error])], RetryPolicy())
 
@@ -96,7 +98,9 @@ def test_busy_replies_are_no_failures() -> None:
     ],
     ids=["refused", "failures", "memory", "outage"],
 )
-def test_invocation_that_is_given_up_raises_its_last_error(errors: list[PeerlessError], policy: RetryPolicy) -> None:
+def test_invocation_that_is_given_up_raises_its_last_error(
+    errors: list[PeerlessError], policy: RetryPolicy
+) -> None:
     with pytest.raises(type(errors[-1])):
         run([failing(errors)], policy)
 

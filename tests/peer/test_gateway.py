@@ -77,9 +77,9 @@ def test_reply_of_a_function_is_returned_and_credentials_are_not_sent(server: An
         (504, {"error": "timeout", "message": "m"}, errors.InvocationFailed, "504"),
         (
             507,
-            {"error": "out_of_memory", "limit_bytes": 64 << 20, "peak_bytes": 63 << 20, "replica": "gradient-1"},
+            {"error": "out_of_memory", "limit_bytes": 64 << 20, "peak_bytes": 63 << 20, "replica": "g-1"},
             errors.OutOfMemory,
-            "limit 64 MiB, peak 63 MiB .gradient-1.",
+            "limit 64 MiB, peak 63 MiB .g-1.",
         ),
         (302, "", errors.InvocationFailed, "302"),
     ],
@@ -106,7 +106,8 @@ def test_system_calls_are_authenticated_and_a_refusal_says_which_user(server: An
 def test_gateway_that_is_away_says_where_and_what_to_start() -> None:
     nowhere = Gateway(GatewayAddress(f"http://127.0.0.1:{free_port()}"))
 
-    with pytest.raises(errors.GatewayUnreachable, match=r"no answer from the gateway at http://127.*peerless up"):
+    message = r"no answer from the gateway at http://127.*peerless up"
+    with pytest.raises(errors.GatewayUnreachable, match=message):
         nowhere.invoke("gradient", b"{}", 5.0)
     with pytest.raises(errors.GatewayUnreachable):
         nowhere.check()

@@ -32,7 +32,8 @@ class Peers:
         self.garbage = Garbage(store, is_kept=False)
         self.weights = [Weights(store, self.garbage, "run", rank, 2) for rank in range(2)]
         self.checkpoints = [
-            Checkpoints(store, self.garbage, weights, "run", rank, 2) for rank, weights in enumerate(self.weights)
+            Checkpoints(store, self.garbage, weights, "run", rank, 2)
+            for rank, weights in enumerate(self.weights)
         ]
 
     def publish(self, round_number: int) -> StoredObject:
