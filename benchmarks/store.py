@@ -4,7 +4,7 @@ peerless: encode, checksum, put · get, verify the checksum, decode. Bare: `http
 with a presigned URL, one buffer out and one `readinto` in. Both sides in one process, interleaved; ratios of
 minima.
 
-    python benchmarks/store.py [--kind minio|nanio] [--repetitions 7] [--megabytes 3,32,512]
+    python benchmarks/store.py [--kind minio|nanio] [--repetitions 7] [--directory DIR]
 
 Prints a table, and one JSON line with `put_ratio` and `get_ratio` (the worst over the sizes; goal: at most
 1.15), `extra_memory_mb` (goal: at most 32) and the host's facts. The goal's checksum is xxh3, which guards
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -133,8 +134,9 @@ def measure(store: Store, num_megabytes: int, repetitions: int) -> dict[str, flo
 
 def extra_memory_mb(address: StoreAddress, num_megabytes: int) -> float:
     """Return the peak memory of putting and getting a tensor, beyond the tensor and its received copy."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_memory, (address, num_megabytes))
+    # a fresh process, whose memory is nobody else's
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(_measure_memory, address, num_megabytes).result()
 
 
 def _measure_memory(address: StoreAddress, num_megabytes: int) -> float:
@@ -166,10 +168,14 @@ def main() -> None:
     parser.add_argument("--kind", type=ServerKind, default=ServerKind.MINIO)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--megabytes", default="3,32,512")
+    parser.add_argument("--directory", help="where the server keeps its data; /dev/shm leaves the disk out")
     options = parser.parse_args()
     sizes = [int(size) for size in options.megabytes.split(",")]
     worst: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as data_dir, running_store(options.kind, Path(data_dir)) as store:
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory) as data_dir,
+        running_store(options.kind, Path(data_dir)) as store,
+    ):
         print(f"{'MB':>5} {'way':12} {'ms':>9} {'MB/s':>7} {'ratio':>6}", file=sys.stderr)
         for size in sizes:
             # more of the short ones: the minimum of a few would be noise
