@@ -69,6 +69,7 @@ async def _serve(
         access_log=False,
         date_header=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(config.grace_seconds)),

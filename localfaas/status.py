@@ -37,7 +37,7 @@ def function_status(pool: Pool) -> dict[str, Any]:
     annotations = dict(deployment.annotations)
     if deployment.not_honoured:
         annotations[f"{STATUS_PREFIX}not-honoured"] = ", ".join(deployment.not_honoured)
-    if pool.last_error:
+    if pool.last_error and pool.num_available < pool.record.replicas:
         annotations[f"{STATUS_PREFIX}last-error"] = pool.last_error
     optional = {
         "envProcess": deployment.env_process,

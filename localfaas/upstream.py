@@ -24,31 +24,40 @@ class ReplyLost(ConnectionError):
 class _Reply:
     """What httptools has seen of one reply; its methods are the parser's callbacks."""
 
+    status: int = 0
     headers: Headers = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
     has_headers: bool = False
     is_complete: bool = False
     is_sized: bool = False
+    is_kept_alive: bool = False
+    has_excess: bool = False
+    """The replica sent more than one reply; nothing of it can be told from the next request's."""
     parser: httptools.HttpResponseParser = field(init=False)
 
     def __post_init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
 
-    @property
-    def status(self) -> int:
-        return int(self.parser.get_status_code())
+    def on_message_begin(self) -> None:
+        self.has_excess = self.is_complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.has_excess:
+            return
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self.is_sized = True
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self.has_headers = self.status >= 200
+        if not self.has_excess:
+            self.status = int(self.parser.get_status_code())
+            self.is_kept_alive = bool(self.parser.should_keep_alive())
+            self.has_headers = self.status >= 200
 
     def on_body(self, data: bytes) -> None:
-        self.chunks.append(data)
+        if not self.has_excess:
+            self.chunks.append(data)
 
     def on_message_complete(self) -> None:
         if self.has_headers:
@@ -116,7 +125,7 @@ class ReplicaConnection:
             await self._read()
         self._last_used = asyncio.get_running_loop().time()
         is_sent = self._sender is None or self._sender.done()
-        if self._is_bodyless or not is_sent or not reply.parser.should_keep_alive():
+        if self._is_bodyless or not is_sent or not reply.is_kept_alive or reply.has_excess:
             self.close()
 
     def close(self) -> None:
