@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 
 import msgspec
 
@@ -16,6 +17,7 @@ from peer.config import Liveness, RunStart
 from peer.errors import PeerLost, RankTaken, StoreError
 from peer.messages import MemberRecord
 from peer.store import keys
+from peer.store.retry import Patience, poll
 from peer.store.s3 import Store
 
 log = logging.getLogger(__name__)
@@ -65,29 +67,13 @@ class Membership:
             RankTaken: another process holds it: its counter moved while this one watched. Nothing was
                 written.
         """
-        self.check_free()
+        check_free(self._store, self._record.run, [self._record.peer], self._liveness)
         self._record = msgspec.structs.replace(
             self._record, generation=start.generation, resumed_round=start.resumed_round
         )
         self._beat()
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
         self._thread.start()
-
-    def check_free(self) -> None:
-        """Return if no live process holds the rank; watches for three heartbeats if one seems to.
-
-        Raises:
-            RankTaken: one does.
-        """
-        before = self._read(self._key)
-        if before is not None and before.state == "running":
-            log.info("rank %d was held by %s; watching whether it is alive", self._record.peer, before.host)
-            deadline = time.monotonic() + _INTERVALS_TO_WATCH * self._liveness.heartbeat_seconds
-            while time.monotonic() < deadline:
-                self._ended.wait(self._liveness.heartbeat_seconds / 4)
-                now = self._read(self._key)
-                if now is not None and now.state == "running" and now.counter != before.counter:
-                    raise self._taken(now)
 
     def confirm(self) -> None:
         """Return if this process still holds the rank; called before each manifest is written.
@@ -97,7 +83,7 @@ class Membership:
         """
         now = self._read(self._key)
         if now is not None and now.incarnation != self.incarnation:
-            raise self._taken(now)
+            raise _taken(now)
 
     def leave(self, state: str, reason: str = "") -> None:
         """Stop beating and say why: `finished`, `stopped` or `failed`. A lost store is only logged."""
@@ -133,12 +119,6 @@ class Membership:
 
     def _read(self, key: str) -> MemberRecord | None:
         return self._store.get_message_if_exists(key, MemberRecord)
-
-    def _taken(self, holder: MemberRecord) -> RankTaken:
-        return RankTaken(
-            f"rank {holder.peer} of run {holder.run} is held by a live process on {holder.host}: "
-            "stop that one, or take another rank"
-        )
 
 
 class Watch:
@@ -188,3 +168,40 @@ class Watch:
             f"{self._still_seconds:.0f} s (state {record.state}). "
             f"Go on from the last checkpoint with `peerless resume {self._run}`"
         )
+
+
+def check_free(store: Store, run: str, ranks: Iterable[int], liveness: Liveness) -> None:
+    """Return if no live process holds one of these ranks; watches for three heartbeats if one seems to.
+
+    Raises:
+        RankTaken: one does: its counter moved.
+    """
+    seen = {rank: record for rank in ranks if (record := _running(store, run, rank)) is not None}
+    if not seen:
+        return
+    log.info("ranks %s of run %s were held; watching whether they are alive", sorted(seen), run)
+    watched_seconds = _INTERVALS_TO_WATCH * liveness.heartbeat_seconds
+    patience = Patience(watched_seconds, liveness.heartbeat_seconds / 4, liveness.heartbeat_seconds / 4)
+
+    def probe() -> MemberRecord | None:
+        for rank, before in seen.items():
+            now = _running(store, run, rank)
+            if now is not None and now.counter != before.counter:
+                return now
+        return None
+
+    holder = poll(probe, patience)
+    if holder is not None:
+        raise _taken(holder)
+
+
+def _running(store: Store, run: str, rank: int) -> MemberRecord | None:
+    record = store.get_message_if_exists(keys.member(run, rank), MemberRecord)
+    return record if record is not None and record.state == "running" else None
+
+
+def _taken(holder: MemberRecord) -> RankTaken:
+    return RankTaken(
+        f"rank {holder.peer} of run {holder.run} is held by a live process on {holder.host}: "
+        "stop that one, or take another rank"
+    )

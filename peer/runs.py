@@ -20,7 +20,7 @@ from peer.learning.flat import Layout
 from peer.learning.models import initialise
 from peer.learning.shards import Shard, plan_shards
 from peer.learning.threads import use_one_thread
-from peer.membership import Membership
+from peer.membership import check_free
 from peer.messages import MemberRecord, StoredObject
 from peer.phases import PhaseClock
 from peer.rounds import Work
@@ -30,6 +30,7 @@ from peer.summary import Summary
 
 PACK_AUTOMATICALLY = 0
 
+_PATIENT = Liveness()
 _REPLICAS_TO_FILL = 5
 """What OpenFaaS Community Edition allows a function; packing must not depend on how many there are today."""
 
@@ -99,18 +100,20 @@ def load(store: Store, run: str) -> RunConfig:
     return config
 
 
-def resume(store: Store, run: str) -> tuple[RunConfig, RunStart]:
+def resume(store: Store, run: str, liveness: Liveness = _PATIENT) -> tuple[RunConfig, RunStart]:
     """Return a run's configuration and a new generation that begins at its newest complete checkpoint.
 
-    What earlier generations left behind is deleted; no live peer reads it, since rank 0 is free.
+    What earlier generations left behind is deleted; no live peer reads it, since every rank is free.
 
     Raises:
         ConfigurationError: there is no such run.
+        RankTaken: a peer of it is running; nothing was deleted.
         CheckpointError: it has no checkpoint, or it is finished.
     """
     config = load(store, run)
     if store.head(keys.run_summary(run)) is not None:
         raise CheckpointError(f"run {run} is finished: `peerless runs show {run}` shows its result")
+    check_free(store, run, range(config.num_peers), liveness)
     newest = checkpoint.newest(store, run)
     member = store.get_message_if_exists(keys.member(run, 0), MemberRecord)
     generation = 1 + (member.generation if member else 0)
@@ -191,8 +194,7 @@ def collect_garbage(store: Store, run: str) -> int:
         RankTaken: a peer of it is running.
     """
     config = load(store, run)
-    for peer in range(config.num_peers):
-        Membership(store, run, peer, Liveness()).check_free()
+    check_free(store, run, range(config.num_peers), _PATIENT)
     named = {config.initial_weights} if not list(store.list(keys.checkpoints(run))) else set()
     for key, _ in store.list(keys.checkpoints(run)):
         round_number = keys.round_of_checkpoint(key)

@@ -148,7 +148,9 @@ def _platform(directory: Path) -> Iterator[LocalPlatform]:
         platform.down()
 
 
-@pytest.fixture
-def local_runner(nanio_server: StoreServer, tmp_path: Path) -> Runner:
-    """Runs that compute in the peers; needs a store only."""
-    return Runner(Surroundings(nanio_server.new_address(), GatewayAddress(""), IMPATIENT, 60.0, tmp_path))
+@pytest.fixture(scope="module")
+def local_runner(nanio_server: StoreServer, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Runs that compute in the peers; needs a store only. A bucket for all tests of a module."""
+    directory = tmp_path_factory.mktemp("runs")
+    address = nanio_server.new_address()
+    return Runner(Surroundings(address, GatewayAddress(""), IMPATIENT, 60.0, directory))

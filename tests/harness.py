@@ -121,7 +121,7 @@ class Runner:
 
     def resume(self, name: str, on_record: OnRecord = ignore) -> list[PeerResult]:
         """Go on with a run."""
-        config, start = runs.resume(self.store, name)
+        config, start = runs.resume(self.store, name, IMPATIENT)
         return self.go(config, start, on_record)
 
     def go(self, config: RunConfig, start: RunStart, on_record: OnRecord = ignore) -> list[PeerResult]:

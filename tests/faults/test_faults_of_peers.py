@@ -24,6 +24,7 @@ from peer.errors import (
 )
 from peer.membership import Membership
 from peer.rounds import RoundRecord
+from peer.store import keys
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +50,7 @@ def child_of_rank(rank: int) -> int:
     return sorted(children)[-4:][rank]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def undisturbed(local_runner: Runner) -> str:
     return local_runner.train("undisturbed", **LOCAL)[0].weights.checksum
 
@@ -77,9 +78,9 @@ def test_signalled_run_checkpoints_and_resume_ends_with_the_same_weights(
     stop = once_after_round(4, lambda: os.kill(os.getpid(), number))
 
     with pytest.raises(PeerlessError, match="checkpointed") as stopped:
-        local_runner.train("stopped", stop, **LOCAL)
-    _, start = runs.resume(local_runner.store, "stopped")
-    results = local_runner.resume("stopped")
+        local_runner.train(number.name, stop, **LOCAL)
+    _, start = runs.resume(local_runner.store, number.name, IMPATIENT)
+    results = local_runner.resume(number.name)
 
     assert stopped.value.exit_code == 128 + number
     assert start.resumed_round is not None and 5 <= start.resumed_round < 10
@@ -114,7 +115,8 @@ def test_rank_that_is_held_is_refused_and_the_holder_goes_on(local_runner: Runne
     holder = Membership(local_runner.store, "held", 0, IMPATIENT)
     holder.claim(RunStart())
 
-    with pytest.raises(RankTaken, match="rank 0 of run held is held by a live process"):
+    message = "rank 0 of run held is held by a live process"
+    with pytest.raises(RankTaken, match=message):
         Membership(local_runner.store, "held", 0, IMPATIENT).claim(RunStart())
 
     holder.confirm()
@@ -142,6 +144,19 @@ def test_finished_or_unknown_run_is_not_resumed(local_runner: Runner) -> None:
         local_runner.resume("begun")
     with pytest.raises(ConfigurationError, match="run begun exists"):
         local_runner.create(config.run)
+
+
+def test_run_with_a_live_peer_is_not_resumed_and_loses_nothing(local_runner: Runner) -> None:
+    local_runner.create("live", **LOCAL)
+    holder = Membership(local_runner.store, "live", 1, IMPATIENT)
+    holder.claim(RunStart())
+    local_runner.store.put_bytes(keys.exchange("live", 0, 0, 1, 0), b"needed")
+
+    with pytest.raises(RankTaken, match="rank 1 of run live"):
+        local_runner.resume("live")
+
+    assert local_runner.store.head(keys.exchange("live", 0, 0, 1, 0)) == 6
+    holder.leave("finished")
 
 
 def test_gradient_that_explodes_stops_the_run_with_advice(local_runner: Runner) -> None:

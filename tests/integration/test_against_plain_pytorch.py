@@ -87,7 +87,7 @@ def test_four_peers_after_twenty_rounds_equal_one_process(
     local_runner: Runner, model: ModelSpec, size: int | None, optimizer: OptimizerSpec
 ) -> None:
     config = local_runner.create(
-        "peers",
+        model.name,
         model=model,
         optimizer=optimizer,
         rounds=ROUNDS,
@@ -126,7 +126,7 @@ def test_four_peers_after_twenty_rounds_equal_one_process(
 
     local_runner.go(config, session.RunStart())
 
-    trained = load_file(local_runner.surroundings.directory / "peers" / "model.safetensors")
+    trained = load_file(local_runner.surroundings.directory / model.name / "model.safetensors")
     state = plain.state_dict()
     plainly = {name: tensor.detach() for name, tensor in state.items() if tensor.is_floating_point()}
     initial = Layout.of(plain).to_state_dict(first)
