@@ -145,6 +145,7 @@ class TestObjects:
         assert len(list(store.list(""))) == 5
         assert list(store.list("c/")) == []
 
+    @pytest.mark.slow
     def test_list_of_more_than_a_page_is_complete(self, store: Store) -> None:
         # nanio continues after `a/…`, and would leave out `a-b/…`, if it were asked for all of them at once
         keys = [f"a/{number:04}" for number in range(1_010)] + ["a-b/1", "a.b", "a0/1"]

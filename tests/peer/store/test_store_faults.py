@@ -103,6 +103,7 @@ def test_get_through_an_outage_in_its_middle_succeeds(
     assert received == data
 
 
+@pytest.mark.slow
 def test_operations_wait_for_a_store_that_comes_back(mortal_server: StoreServer) -> None:
     with patient_store(mortal_server) as store:
         store.put_bytes("a/key", b"data")
