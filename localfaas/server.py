@@ -45,6 +45,8 @@ def serve(config: GatewayConfig) -> None:
     paths = StatePaths(config.state_dir)
     paths.create()
     with _only_gateway(paths), _listen(config) as listening:
+        # A gateway that was killed has left its own, with an address that may be somebody else's by now.
+        paths.gateway.unlink(missing_ok=True)
         memory = choose_memory_controller(config.memory_enforcement, paths.identity)
         _log.info("%s", memory.description)
         if leftovers := memory.sweep():
