@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from peer import messages
 from peer.config import GatewayAddress
-from peer.errors import GatewayUnreachable, PlatformError
+from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError
 from peer.gateway import Gateway
 from peer.messages import Message
 from peer.processes import Process, end, has_ended, identify
@@ -107,8 +109,11 @@ class Platform:
             return PlatformState()
         except msgspec.DecodeError as error:
             raise PlatformError(
-                f"{self._state_path} is not readable ({error}): remove it and run `peerless up` again"
+                f"{self._state_path} is damaged ({error}): end what `pgrep -f {self.state_dir}` finds, "
+                "remove the file and run `peerless up`; the data stay"
             ) from error
+        except OSError as error:
+            raise ConfigurationError(f"{self._state_path} cannot be read: {error.strerror}") from error
 
     def store_address(self) -> StoreAddress | None:
         """Return the store that was started here, None if there is none."""
@@ -123,7 +128,13 @@ class Platform:
         state = self.state().gateway
         if state is None:
             return None
-        return GatewayAddress(state.url, password=self.password_file.read_text().strip())
+        try:
+            return GatewayAddress(state.url, password=self.password_file.read_text().strip())
+        except OSError as error:
+            raise PlatformError(
+                f"the gateway's password {self.password_file} cannot be read: {error.strerror}; "
+                "`peerless down` and `peerless up` make a new one"
+            ) from error
 
     def up(self, options: PlatformOptions, say: Say) -> PlatformState:
         """Return the state of the running platform, with the functions of `options.stack` deployed and ready.
@@ -131,22 +142,24 @@ class Platform:
         What runs already is kept; what has died is started again where it was, on the same data.
 
         Raises:
-            PlatformError: a part does not start; the message has its log's last lines. Parts that did start
-                go on.
+            ConfigurationError: the stack file or the state directory cannot be used.
+            PlatformError: a part does not start; the message has its log's last lines. It is ended; parts
+                that did start go on.
         """
         if not options.stack.is_file():
-            raise PlatformError(
-                f"there is no {options.stack}: run this in a peerless checkout, or give --stack"
+            raise ConfigurationError(
+                f"there is no file {options.stack}: run this in a peerless checkout, or give --stack"
             )
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--state-dir {self.state_dir} cannot be made: {error.strerror}; name another"
+            ) from error
         with self._locked():
+            self._run_store(options, say)
+            self._run_gateway(options, say)
             state = self.state()
-            if state.store is None or has_ended(state.store.process):
-                state = self._save(store=self._start_store(options, state.store, say), gateway=state.gateway)
-            if state.gateway is None or has_ended(state.gateway.process):
-                state = self._save(
-                    store=state.store, gateway=self._start_gateway(options, state.gateway, say)
-                )
             self._deploy(options, state, say)
         return state
 
@@ -171,7 +184,13 @@ class Platform:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.state_dir / "lock").open("w") as lock:
+        try:
+            lock = (self.state_dir / "lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(
+                f"--state-dir {self.state_dir} cannot be written: {error.strerror}; name another"
+            ) from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -180,41 +199,41 @@ class Platform:
                 ) from error
             yield
 
-    def _save(self, store: StoreState | None, gateway: GatewayState | None) -> PlatformState:
-        state = PlatformState(store, gateway)
+    def _save(self, state: PlatformState) -> None:
         temporary = self._state_path.with_suffix(".tmp")
         temporary.write_bytes(messages.encode(state))
         temporary.replace(self._state_path)
-        return state
 
-    def _start_store(self, options: PlatformOptions, before: StoreState | None, say: Say) -> StoreState:
-        kind = _store_kind(options.store_server)
-        port = _port_of(before.endpoint) if before else options.store_port
-        port = _free_or_another(port, "store", say)
+    def _run_store(self, options: PlatformOptions, say: Say) -> None:
+        """Start the store unless it runs; it is recorded before it answers, and ended if it never does."""
+        before = self.state().store
+        if before is not None and not has_ended(before.process):
+            say(f"store     {before.endpoint}  ({before.kind}, ran already)")
+            return
+        data_dir = self.state_dir / "store"
+        kind = ServerKind(before.kind) if before else _store_kind(options.store_server, data_dir)
+        port = _free_or_another(_port_of(before.endpoint) if before else options.store_port, "store", say)
         credentials = load_or_create_credentials(self._store_credentials)
         log_path = self.state_dir / "store.log"
-        process = start_server(kind, self.state_dir / "store", port, credentials, log_path)
-        self._started.append(process)
+        process = start_server(kind, data_dir, port, credentials, log_path)
         endpoint = f"http://{LOOPBACK}:{port}"
-        store = Store(StoreAddress(endpoint, credentials.access_key, credentials.secret_key))
-        wait_until_ready(process, store, log_path)
-        store.ensure_bucket()
+        with self._ended_on_error(process):
+            started = StoreState(str(kind), endpoint, identify(process.pid))
+            self._save(replace(self.state(), store=started))
+            store = Store(StoreAddress(endpoint, credentials.access_key, credentials.secret_key))
+            wait_until_ready(process, store, log_path)
+            store.ensure_bucket()
         say(f"store     {endpoint}  ({kind})")
-        return StoreState(str(kind), endpoint, identify(process.pid))
 
-    def _start_gateway(self, options: PlatformOptions, before: GatewayState | None, say: Say) -> GatewayState:
+    def _run_gateway(self, options: PlatformOptions, say: Say) -> None:
+        """Start the gateway unless it runs; as for the store."""
+        before = self.state().gateway
+        if before is not None and not has_ended(before.process):
+            say(f"gateway   {before.url}  (ran already)")
+            return
         port = _free_or_another(_port_of(before.url) if before else options.gateway_port, "gateway", say)
         log_path = self.state_dir / "gateway.log"
-        arguments = ["serve", "--host", LOOPBACK, "--port", str(port), "--state-dir", str(self._gateway_dir)]
-        with log_path.open("ab") as log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "localfaas", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._started.append(process)
+        process = _start_gateway(port, self._gateway_dir, log_path)
         url = f"http://{LOOPBACK}:{port}"
 
         def answers() -> None:
@@ -222,27 +241,46 @@ class Platform:
                 raise PlatformError(f"the gateway ended with status {process.returncode}: {_tail(log_path)}")
             Gateway(GatewayAddress(url)).check()
 
-        try:
-            retry(answers, _READY)
-        except GatewayUnreachable as error:
-            raise PlatformError(f"the gateway at {url} does not answer: {_tail(log_path)}") from error
+        with self._ended_on_error(process):
+            self._save(replace(self.state(), gateway=GatewayState(url, identify(process.pid))))
+            try:
+                retry(answers, _READY)
+            except GatewayUnreachable as error:
+                raise PlatformError(f"the gateway at {url} does not answer: {_tail(log_path)}") from error
         say(f"gateway   {url}  (user admin, password in {self.password_file})")
-        return GatewayState(url, identify(process.pid))
+
+    @contextmanager
+    def _ended_on_error(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Take charge of a new process, and end it if what follows fails or is interrupted."""
+        self._started.append(process)
+        try:
+            yield
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
 
     def _deploy(self, options: PlatformOptions, state: PlatformState, say: Say) -> None:
-        assert state.gateway is not None and state.store is not None
+        address = self.gateway_address()
+        if state.store is None or address is None:
+            raise PlatformError(f"{self._state_path} was changed meanwhile: run `peerless up` again")
         environment = {"PEERLESS_STORE_ORIGINS": state.store.endpoint} | os.environ
         stack = ["-f", str(options.stack.resolve())]
-        url = ["--gateway", state.gateway.url, "--password-file", str(self.password_file)]
-        _localfaas(["build", *stack, "--state-dir", str(self._gateway_dir)], environment)
-        _localfaas(["deploy", *stack, *url], environment)
-        address = self.gateway_address()
-        assert address is not None
+        url = ["--gateway", address.url, "--password-file", str(self.password_file)]
         gateway = Gateway(address)
-        gateway.scale("gradient", options.replicas or min(os.cpu_count() or 1, MOST_REPLICAS))
-        for function in FUNCTIONS:
-            replicas = retry(lambda name=function: _ready_replicas(gateway, name), _READY)  # type: ignore[misc]
-            say(f"function  {function}  ({replicas} {'replica' if replicas == 1 else 'replicas'})")
+        try:
+            gateway.check()
+            _localfaas(["build", *stack, "--state-dir", str(self._gateway_dir)], environment)
+            _localfaas(["deploy", *stack, *url], environment)
+            gateway.scale("gradient", options.replicas or min(os.cpu_count() or 1, MOST_REPLICAS))
+            for function in FUNCTIONS:
+                replicas = retry(partial(_ready_replicas, gateway, function), _READY)
+                say(f"function  {function}  ({replicas} {'replica' if replicas == 1 else 'replicas'})")
+        except GatewayUnreachable as error:
+            raise PlatformError(
+                f"the gateway at {address.url} runs but cannot be used ({error}): its log is "
+                f"{self.state_dir / 'gateway.log'}; `peerless down` and `peerless up` start it anew"
+            ) from error
 
 
 def _ready_replicas(gateway: Gateway, function: str) -> int:
@@ -250,7 +288,7 @@ def _ready_replicas(gateway: Gateway, function: str) -> int:
     description = gateway.describe(function)
     wanted, available = int(description.get("replicas", 0)), int(description.get("availableReplicas", 0))
     if not 0 < wanted <= available:
-        raise GatewayUnreachable(f"function {function} has {available} of {wanted} replicas; see its logs")
+        raise GatewayUnreachable(f"function {function} has {available} of {wanted} replicas")
     return available
 
 
@@ -258,13 +296,30 @@ def _localfaas(arguments: list[str], environment: dict[str, str]) -> None:
     command = [sys.executable, "-P", "-m", "localfaas", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise PlatformError(f"`localfaas {arguments[0]}` failed: {(done.stderr or done.stdout).strip()}")
+        said = (done.stderr or done.stdout).strip().removeprefix("localfaas: ")
+        raise PlatformError(f"`localfaas {arguments[0]}` failed: {said}")
 
 
-def _store_kind(wanted: str) -> ServerKind:
-    if wanted == "auto":
-        return ServerKind.MINIO if find_minio() else ServerKind.NANIO
-    return ServerKind(wanted)
+def _start_gateway(port: int, directory: Path, log_path: Path) -> subprocess.Popen[bytes]:
+    arguments = ["serve", "--host", LOOPBACK, "--port", str(port), "--state-dir", str(directory)]
+    with log_path.open("ab") as log_file:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "localfaas", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _store_kind(wanted: str, data_dir: Path) -> ServerKind:
+    """Return which server to start; `auto` takes the one whose data are here, so that none disappear."""
+    if wanted != "auto":
+        return ServerKind(wanted)
+    used = [kind for kind in ServerKind if (data_dir / kind).is_dir()]
+    if len(used) == 1:
+        return used[0]
+    return ServerKind.MINIO if find_minio() else ServerKind.NANIO
 
 
 def _free_or_another(port: int, what: str, say: Say) -> int:

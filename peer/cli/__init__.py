@@ -1,4 +1,4 @@
-"""The `peerless` command. Results go to stdout, everything else to stderr; errors are one line and an exit code."""
+"""The `peerless` command: results on stdout, all else on stderr, errors as one line and an exit code."""
 
 from peer.cli.main import main
 

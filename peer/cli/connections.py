@@ -1,78 +1,87 @@
-"""Which gateway and which store: options, `PEERLESS_*`, the configuration file, else what `peerless up` started."""
+"""Which gateway and which store: what the options name, else what `peerless up` started."""
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
+from peer.cli.options import declare, option
+from peer.cli.settings import config_option
 from peer.config import GatewayAddress
 from peer.errors import ConfigurationError
+from peer.gateway import Gateway
 from peer.platform import Platform
 from peer.store.s3 import Store, StoreAddress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_STORE = "Store"
+_GATEWAY = "Gateway"
+
 
 def default_state_dir() -> Path:
-    """Return where `peerless up` keeps its state: `$XDG_STATE_HOME/peerless`, else `~/.local/state/peerless`."""
+    """Return where `peerless up` keeps its state, of the XDG base directories: ~/.local/state/peerless."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(home) / "peerless"
 
 
-def state_dir_option(command: Command) -> Command:
-    """Add `--state-dir`."""
-    return click.option(
+def state_options(command: Command) -> Command:
+    """Add `--state-dir` and `--config`."""
+    state_dir = option(
         "--state-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        envvar="PEERLESS_STATE_DIR",
+        metavar="DIR",
         default=default_state_dir,
-        help="Where `peerless up` keeps its state.  [default: ~/.local/state/peerless]",
-    )(command)
+        show_default="~/.local/state/peerless",
+        help="Where `peerless up` keeps its state.",
+    )
+    return declare(command, state_dir, config_option)
 
 
 def store_options(command: Command) -> Command:
     """Add the options that name a store."""
-    options = [
-        click.option(
-            "--store", "store_endpoint", envvar="PEERLESS_STORE", help="S3 endpoint, http://host:port."
-        ),
-        click.option("--store-access-key", envvar="PEERLESS_STORE_ACCESS_KEY", help="Its access key."),
-        click.option(
+    return declare(
+        command,
+        option("--store", "store_endpoint", section=_STORE, metavar="URL", help="S3, http://host:port."),
+        option("--store-access-key", section=_STORE, metavar="KEY", help="Its access key."),
+        option(
             "--store-secret-key-file",
-            type=click.Path(path_type=Path, dir_okay=False),
-            envvar="PEERLESS_STORE_SECRET_KEY_FILE",
+            section=_STORE,
+            type=_FILE,
+            metavar="FILE",
             help="File with its secret key, or set PEERLESS_STORE_SECRET_KEY.",
         ),
-        click.option(
+        option(
             "--store-for-functions",
-            envvar="PEERLESS_STORE_FOR_FUNCTIONS",
+            section=_STORE,
+            metavar="URL",
             help="The same store as functions reach it, if that is another address.",
         ),
-        click.option("--bucket", envvar="PEERLESS_BUCKET", default="peerless", show_default=True),
-        click.option("--region", envvar="PEERLESS_REGION", default="us-east-1", show_default=True),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return state_dir_option(command)
+        option("--bucket", section=_STORE, metavar="NAME", default="peerless"),
+        option("--region", section=_STORE, metavar="NAME", default="us-east-1"),
+        state_options,
+    )
 
 
 def gateway_options(command: Command) -> Command:
     """Add the options that name a gateway."""
-    options = [
-        click.option("--gateway", envvar="PEERLESS_GATEWAY", help="OpenFaaS gateway, http://host:port."),
-        click.option("--gateway-user", envvar="PEERLESS_GATEWAY_USER", default="admin", show_default=True),
-        click.option(
+    return declare(
+        command,
+        option("--gateway", section=_GATEWAY, metavar="URL", help="OpenFaaS, http://host:port."),
+        option("--gateway-user", section=_GATEWAY, metavar="NAME", default="admin"),
+        option(
             "--gateway-password-file",
-            type=click.Path(path_type=Path, dir_okay=False),
-            envvar="PEERLESS_GATEWAY_PASSWORD_FILE",
+            section=_GATEWAY,
+            type=_FILE,
+            metavar="FILE",
             help="File with its password, or set PEERLESS_GATEWAY_PASSWORD.",
         ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    )
 
 
 def store_address(options: dict[str, Any]) -> StoreAddress:
@@ -83,13 +92,19 @@ def store_address(options: dict[str, Any]) -> StoreAddress:
     """
     endpoint = options["store_endpoint"]
     if endpoint is None:
+        _needs("--store", options, "store_access_key", "store_secret_key_file")
         started = Platform(options["state_dir"]).store_address()
         if started is None:
             raise ConfigurationError(
                 "no store: start one with `peerless up`, or give --store with --store-access-key and "
                 "--store-secret-key-file"
             )
-        return started
+        return replace(
+            started,
+            bucket=options["bucket"],
+            region=options["region"],
+            function_endpoint=options["store_for_functions"],
+        )
     secret = _secret(options["store_secret_key_file"], "PEERLESS_STORE_SECRET_KEY", "--store-secret-key-file")
     if not options["store_access_key"] or not secret:
         raise ConfigurationError(
@@ -127,11 +142,12 @@ def gateway_address(options: dict[str, Any]) -> GatewayAddress:
     """
     url = options["gateway"]
     if url is None:
+        _needs("--gateway", options, "gateway_password_file")
         started = Platform(options["state_dir"]).gateway_address()
         if started is None:
             raise ConfigurationError("no gateway: start one with `peerless up`, or give --gateway")
         return started
-    if not url.startswith(("http://", "https://")):
+    if not _is_server(url):
         raise ConfigurationError(f"--gateway is {url!r}: write http://host:port")
     password = _secret(
         options["gateway_password_file"], "PEERLESS_GATEWAY_PASSWORD", "--gateway-password-file"
@@ -139,10 +155,38 @@ def gateway_address(options: dict[str, Any]) -> GatewayAddress:
     return GatewayAddress(url.rstrip("/"), options["gateway_user"], password)
 
 
-def _secret(path: Path | None, variable: str, option: str) -> str:
+def check_gateway(address: GatewayAddress) -> None:
+    """Return if the gateway answers, and with a password if it lets us in and has the gradient function.
+
+    Raises:
+        GatewayUnreachable, GatewayDenied, FunctionMissing: the message says what to do.
+    """
+    gateway = Gateway(address)
+    gateway.check()
+    if address.password:
+        gateway.describe("gradient")
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _needs(missing: str, options: dict[str, Any], *given: str) -> None:
+    """Refuse options that would be ignored, because the one that they belong to is not there."""
+    for name in given:
+        if options[name] is not None:
+            raise ConfigurationError(f"--{name.replace('_', '-')} is given without {missing}: give both")
+
+
+def _secret(path: Path | None, variable: str, name: str) -> str:
     if path is None:
         return os.environ.get(variable, "")
     try:
         return path.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{option} {path} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"{name} {path} cannot be read: {reason}") from error

@@ -7,7 +7,9 @@ import click
 
 from peer import messages
 from peer.cli.connections import open_store, store_options
+from peer.cli.options import Command, Count, option
 from peer.cli.progress import ByteProgress
+from peer.cli.run_options import dataset_name
 
 
 @click.group()
@@ -15,19 +17,26 @@ def data() -> None:
     """Store, list and remove datasets."""
 
 
-@data.command(epilog="Example: peerless data push cifar10 --data-dir ~/datasets")
-@click.argument("name")
-@click.option(
+@data.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  peerless data push mnist
+  peerless data push cifar10 --data-dir ~/datasets
+  peerless data push synthetic-10000-1x28x28
+""",
+)
+@click.argument("name", type=dataset_name)
+@option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="PEERLESS_DATA_DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
     help="Folder with the dataset's own files (IDX, or the CIFAR-10 archive).",
 )
-@click.option(
+@option(
     "--held-out",
-    type=click.IntRange(min=0),
+    type=Count(0),
     default=5_000,
-    show_default=True,
     help="Training samples kept for early stopping; at most a fifth of them.",
 )
 @store_options
@@ -51,8 +60,8 @@ def push(name: str, data_dir: Path | None, held_out: int, **options: Any) -> Non
     click.echo(manifest.id)
 
 
-@data.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@data.command("list", cls=Command, epilog="Example: peerless data list --json | jq -r .id")
+@option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @store_options
 def list_(as_json: bool, **options: Any) -> None:
     """List the stored datasets."""
@@ -67,8 +76,8 @@ def list_(as_json: bool, **options: Any) -> None:
         click.echo(f"{manifest.id:<32} {shape:<10} {samples}, {manifest.num_bytes / 1e6:.0f} MB")
 
 
-@data.command()
-@click.argument("dataset")
+@data.command(cls=Command, epilog="Example: peerless data show mnist | jq .splits.train.num_samples")
+@click.argument("dataset", type=dataset_name)
 @store_options
 def show(dataset: str, **options: Any) -> None:
     """Print a dataset's manifest as JSON."""
@@ -77,8 +86,8 @@ def show(dataset: str, **options: Any) -> None:
     click.echo(messages.encode(catalogue.find(open_store(options), dataset)))
 
 
-@data.command()
-@click.argument("dataset")
+@data.command(cls=Command, epilog="Example: peerless data remove mnist-29250932f1be")
+@click.argument("dataset", type=dataset_name)
 @store_options
 def remove(dataset: str, **options: Any) -> None:
     """Remove a dataset. Runs that use it cannot be resumed any more."""

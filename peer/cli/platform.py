@@ -14,10 +14,11 @@ from peer import __version__, messages
 from peer.cli.connections import (
     gateway_address,
     gateway_options,
-    state_dir_option,
+    state_options,
     store_address,
     store_options,
 )
+from peer.cli.options import Command, Count, option
 from peer.errors import ConfigurationError, FunctionError, PeerlessError
 from peer.gateway import Gateway
 from peer.platform import FUNCTIONS, Platform, PlatformOptions
@@ -25,35 +26,42 @@ from peer.processes import has_ended
 from peer.store.s3 import Store
 
 _LEAST_DISK_BYTES = 1 << 30
-_PORTS = click.IntRange(1, 65535)
+_PORTS = Count(1, 65535)
+_MOST_REPLICAS = 100
 
 
-@click.command(epilog="Example: peerless up --replicas 4")
-@click.option(
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  peerless up
+  peerless up --replicas 4 --store-server nanio
+  peerless up --state-dir /data/peerless --gateway-port 8081 --store-port 9001
+""",
+)
+@option(
     "-f",
     "--stack",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="PEERLESS_STACK",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="The functions to deploy.  [default: ./stack.yml, else that of the checkout]",
 )
-@click.option("--gateway-port", type=_PORTS, envvar="PEERLESS_GATEWAY_PORT", default=8080, show_default=True)
-@click.option("--store-port", type=_PORTS, envvar="PEERLESS_STORE_PORT", default=9000, show_default=True)
-@click.option(
+@option("--gateway-port", type=_PORTS, default=8080, help="Another is taken, and said, if it is in use.")
+@option("--store-port", type=_PORTS, default=9000, help="Likewise.")
+@option(
     "--store-server",
     type=click.Choice(["auto", "minio", "nanio"]),
-    envvar="PEERLESS_STORE_SERVER",
     default="auto",
-    show_default=True,
-    help="auto takes MinIO if it is installed (scripts/install-minio.sh).",
+    help="auto: the one with data here, else MinIO if it is installed (scripts/install-minio.sh).",
 )
-@click.option(
+@option(
     "--replicas",
-    type=click.IntRange(0, 100),
-    envvar="PEERLESS_REPLICAS",
+    type=Count(0, _MOST_REPLICAS),
     default=0,
-    help="Replicas of the gradient function.  [default: one a core, at most 5]",
+    show_default="one a core, at most 5",
+    help="Replicas of the gradient function.",
 )
-@state_dir_option
+@state_options
 def up(stack: Path | None, state_dir: Path, **options: Any) -> None:
     """Start the store and the gateway, and deploy stack.yml. What runs already is kept."""
     platform = Platform(state_dir)
@@ -63,16 +71,16 @@ def up(stack: Path | None, state_dir: Path, **options: Any) -> None:
     )
 
 
-@click.command()
-@state_dir_option
+@click.command(cls=Command, epilog="Example: peerless down")
+@state_options
 def down(state_dir: Path) -> None:
     """Stop what `peerless up` started. Data and deployments are kept."""
     Platform(state_dir).down(lambda text: click.echo(text, err=True))
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@state_dir_option
+@click.command(cls=Command, epilog="Example: peerless status --json | jq .parts")
+@option("--json", "as_json", is_flag=True, help="One JSON object.")
+@state_options
 def status(as_json: bool, state_dir: Path) -> None:
     """Show what runs. Exits with 50 if a part is down."""
     platform = Platform(state_dir)
@@ -102,8 +110,8 @@ def status(as_json: bool, state_dir: Path) -> None:
         sys.exit(50)
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.command(cls=Command, epilog="Example: peerless doctor --gateway http://10.0.0.5:8080")
+@option("--json", "as_json", is_flag=True, help="One JSON object.")
 @store_options
 @gateway_options
 def doctor(as_json: bool, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, now and then a line elsewhere. No threads: peers fork from here."""
+"""Progress on stderr: a bar on a terminal, now and then a line elsewhere. No threads, since peers fork."""
 
 import sys
 import time

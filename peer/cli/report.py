@@ -11,38 +11,52 @@ if TYPE_CHECKING:
     from peer.summary import Summary
 
 _BAR_WIDTH = 30
-_TITLES = {"put": "up", "get": "down", "function_put": "up from functions"}
+_TITLES = {"put": "sent", "get": "fetched", "function_put": "sent by functions"}
+_WIDTH = 80
 
 
 def print_summary(summary: "Summary", directory: Path | None = None) -> None:
-    """Print a summary on stdout: result, time by phase, what it took, where the files are, what to try next."""
-    width = min(shutil.get_terminal_size().columns, 88)
+    """Print a summary on stdout: result, time by phase, what it took, where the files are, what next.
+
+    No line is longer than 80 columns, unless a name in it is.
+    """
+    rule = "─" * min(shutil.get_terminal_size().columns, _WIDTH)
+    where = "by functions" if summary.compute == "functions" else "by the peers"
     accuracy = "no test split" if summary.test_accuracy is None else f"{summary.test_accuracy:.2%}"
-    click.echo(f"\n{'─' * width}")
-    click.echo(
-        f"{click.style(summary.run, bold=True)}   {summary.model} on {summary.dataset}, {summary.num_peers} peers, "
-        f"{'functions' if summary.compute == 'functions' else 'computed by the peers'}"
-    )
-    click.echo("─" * width)
-    _line("test accuracy", click.style(accuracy, bold=True) + _loss(summary.test_loss))
+    click.echo(f"\n{rule}\n{click.style(summary.run, bold=True)}")
+    click.echo(f"{summary.model} on {summary.dataset}, {summary.num_peers} peers, gradients {where}\n{rule}")
+    _line("test accuracy", click.style(accuracy, bold=True, fg="green") + _loss(summary.test_loss))
     _line("trained", f"{summary.train_seconds:.1f} s, {summary.rounds} rounds, {summary.epochs:.2f} epochs")
     if summary.stop_reason:
         _line("stopped early", summary.stop_reason)
     click.echo()
     _phases(summary)
     click.echo()
-    _line("invocations", f"{summary.invocations:,} ({summary.cold_starts} cold starts{_retries(summary)})")
-    _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
-    moved = ", ".join(
-        f"{_megabytes(num_bytes)} {_TITLES[kind]}"
-        for kind, num_bytes in sorted(summary.object_bytes.items())
-        if num_bytes and kind in _TITLES
-    )
-    _line("bytes", moved)
+    if summary.compute == "functions":
+        _line(
+            "invocations", f"{summary.invocations:,} ({summary.cold_starts} cold starts{_retries(summary)})"
+        )
+        _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
+    moved = [
+        f"{_megabytes(summary.object_bytes[kind])} {title}"
+        for kind, title in _TITLES.items()
+        if summary.object_bytes.get(kind)
+    ]
+    _line("bytes", ", ".join(moved) or "none")
     _line("weights", f"sha256 {summary.weights_sha256[:16]}…, the same on all {summary.num_peers} peers")
     if directory is not None:
-        _line("files", f"{directory}/  (summary.json, rounds.jsonl, config.json, model.safetensors)")
-    click.echo("─" * width)
+        _line("files", f"{shortest(directory)}/")
+        _line("", "summary.json rounds.jsonl config.json model.safetensors")
+    click.echo(rule)
+    _next(summary)
+
+
+def shortest(path: Path) -> Path:
+    """Return the path as it is shortest: relative to the working directory if it is below that."""
+    try:
+        return path.resolve().relative_to(Path.cwd().resolve())
+    except ValueError:
+        return path
 
 
 def describe_run(listing: "RunListing") -> str:
@@ -65,6 +79,13 @@ def _phases(summary: "Summary") -> None:
         bar = "█" * round(_BAR_WIDTH * seconds / longest)
         share = seconds / summary.train_seconds if summary.train_seconds else 0.0
         _line(phase, f"{seconds:7.2f} s {share:5.1%}  {bar}")
+
+
+def _next(summary: "Summary") -> None:
+    _line("next", "peerless train --help            other models, datasets, optimizers")
+    if summary.compute == "functions":
+        _line("", "peerless train --compute local   without functions: the same weights")
+    _line("", f"peerless runs show {summary.run}")
 
 
 def _loss(loss: float | None) -> str:

@@ -1,199 +1,312 @@
-"""The options that make a run's configuration, in one table: option, where it goes, how it is read."""
+"""The options that make a run's configuration, in one table: name, field of it, how it is read."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import click
 import msgspec
 import yaml
+from click.core import ParameterSource
+from msgspec.structs import replace
 
-from peer.cli.settings import config_option
-from peer.config import ALL_BATCHES, EarlyStopSpec, PlateauSpec, RunConfig
-from peer.errors import ConfigurationDiffers, ConfigurationError
-from peer.messages import ModelSpec, OptimizerSpec
+from peer.cli.options import Count, Declared, Number, declare, option
+from peer.config import ALL_BATCHES, RunConfig, validate
+from peer.errors import ConfigurationDiffers, InvalidName
+from peer.store import keys
+
+AUTOMATIC = 0
+"""`batches_per_invocation` until the run is created, which measures a batch first."""
+
+_LARGEST_SEED = (1 << 63) - 1
+_LONGEST_INVOCATION_SECONDS = 86_400.0
+_MOST_EPOCHS = 1e6
+_STRENGTH = (
+    ParameterSource.DEFAULT,
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.COMMANDLINE,
+)
 
 
-class _CountOr(click.ParamType[int]):
-    """A positive number, or one word that stands for 0."""
-
-    def __init__(self, word: str) -> None:
-        self.name = f"number|{word}"
-        self._word = word
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == self._word or value == 0:
-            return 0
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither a number above 0 nor {self._word!r}", param, ctx)
-        return int(value)
+def run_name(value: str) -> str:
+    """Return a name that a run may have; to be used as the `type` of an option or argument."""
+    return _name(value, "run")
 
 
-_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--peers", {"type": click.IntRange(min=1), "default": 4, "help": "Peers of the run."}),
-    (
+def dataset_name(value: str) -> str:
+    """Return a name or id that a dataset may have; as `run_name`."""
+    return _name(value, "dataset")
+
+
+def _name(value: str, what: str) -> str:
+    try:
+        keys.checked(value, what)
+    except InvalidName as error:
+        raise click.BadParameter(str(error)) from error
+    if not value[0].isalnum():
+        raise click.BadParameter(f"{what} {value!r} begins with {value[0]!r}: take a letter or a digit")
+    return value
+
+
+def _count_or(word: str, number: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        text = str(value)
+        if text == word:
+            return number
+        if not text.isascii() or not text.isdecimal() or int(text) < 1:
+            raise click.BadParameter(f"{text!r} is neither a whole number above 0 nor {word!r}")
+        return int(text)
+
+    return convert
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    try:
+        mapping = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise click.BadParameter(f"{value!r} is not YAML: {error}") from error
+    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping):
+        raise click.BadParameter(
+            f"{value!r} is no mapping from names to values: write it as '{{input_size: 64}}'"
+        )
+    try:
+        msgspec.json.encode(mapping)
+    except (TypeError, ValueError) as error:
+        raise click.BadParameter(f"{value!r} holds what JSON cannot: {error}") from error
+    return mapping
+
+
+@dataclass(frozen=True)
+class _RunOption:
+    """One option; `field` is the place in RunConfig where its value goes, empty if it needs the dataset."""
+
+    name: str
+    field: str
+    settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+def _of(section: str, name: str, field: str, help_text: str, **settings: Any) -> _RunOption:
+    return _RunOption(name, field, {"section": section, "help": help_text, **settings})
+
+
+_WHAT, _HOW_LONG, _BATCHES = "What is trained", "How long", "Batches"
+_OPTIMIZER, _WHEN, _WHERE = "Optimizer", "Evaluation and checkpoints", "Where it is computed"
+
+_OPTIONS = (
+    _of(
+        _WHAT,
         "--dataset",
-        {"default": "mnist", "help": "Name or id of a stored dataset; pushed first if it is known."},
+        "dataset",
+        "Name or id; stored first if it is known.",
+        type=dataset_name,
+        metavar="NAME",
+        default="mnist",
     ),
-    ("--partition", {"default": "iid", "help": "iid, or dirichlet:ALPHA for skewed labels."}),
-    ("--model", {"default": "cnn", "help": "Built-in name, or package.module:factory."}),
-    (
+    _of(_WHAT, "--partition", "partition", "iid, or dirichlet:ALPHA for skewed labels.", default="iid"),
+    _of(_WHAT, "--model", "model.name", "Built-in name, or package.module:factory.", default="cnn"),
+    _of(
+        _WHAT,
         "--model-arguments",
-        {"default": "{}", "help": "YAML mapping for the model, such as '{input_size: 64}'."},
+        "model.arguments",
+        "YAML mapping for the model, such as '{input_size: 64}'.",
+        type=_mapping,
+        default="{}",
+        metavar="YAML",
     ),
-    ("--loss", {"default": "cross_entropy"}),
-    ("--rounds", {"type": click.IntRange(min=1), "default": 120, "help": "Rounds to train."}),
-    (
+    _of(
+        _WHAT,
+        "--loss",
+        "loss",
+        "What is minimised.",
+        type=click.Choice(["cross_entropy"]),
+        default="cross_entropy",
+    ),
+    _of(_WHAT, "--peers", "num_peers", "Peers of the run.", type=Count(1), default=4),
+    _of(
+        _WHAT,
+        "--seed",
+        "seed",
+        "Of weights, order and partition.",
+        type=Count(0, _LARGEST_SEED),
+        default=0,
+    ),
+    _of(_HOW_LONG, "--rounds", "rounds", "Rounds to train.", type=Count(1), default=120),
+    _of(
+        _HOW_LONG,
         "--epochs",
-        {"type": click.FloatRange(min=0, min_open=True), "default": None, "help": "Instead of --rounds."},
+        "",
+        "Instead of --rounds.",
+        type=Number(0, _MOST_EPOCHS, min_open=True),
+        default=None,
     ),
-    ("--batch-size", {"type": click.IntRange(min=1), "default": 64, "help": "Samples of one gradient."}),
-    (
-        "--batches-per-round",
-        {
-            "type": _CountOr("all"),
-            "default": 2,
-            "help": "Of each peer; `all` is one step an epoch (the paper).",
-        },
-    ),
-    (
-        "--batches-per-invocation",
-        {
-            "type": _CountOr("auto"),
-            "default": "auto",
-            "help": "Packing; it decides the order of sums, so bits.",
-        },
-    ),
-    ("--micro-batch", {"type": click.IntRange(min=0), "default": 0, "help": "Split batches to save memory."}),
-    ("--optimizer", {"type": click.Choice(["adamw", "sgd"]), "default": "adamw"}),
-    ("--learning-rate", {"type": click.FloatRange(min=0, min_open=True), "default": 2e-3}),
-    ("--momentum", {"type": click.FloatRange(0, 1, max_open=True), "default": 0.9, "help": "Of sgd."}),
-    ("--weight-decay", {"type": click.FloatRange(min=0), "default": 0.0}),
-    (
-        "--plateau",
-        {"type": click.IntRange(min=0), "default": 0, "help": "Evaluations until the rate falls; 0: never."},
-    ),
-    ("--plateau-factor", {"type": click.FloatRange(0, 1, min_open=True), "default": 0.5}),
-    (
+    _of(
+        _HOW_LONG,
         "--early-stop",
-        {"type": click.IntRange(min=0), "default": 0, "help": "Evaluations without gain; 0: never."},
+        "early_stop.patience",
+        "Evaluations without gain; 0: never.",
+        type=Count(0),
+        default=0,
     ),
-    ("--early-stop-min-delta", {"type": click.FloatRange(min=0), "default": 0.0}),
-    ("--evaluate-every", {"type": click.IntRange(min=0), "default": 20, "help": "Rounds; 0 is never."}),
-    (
+    _of(
+        _HOW_LONG,
+        "--early-stop-min-delta",
+        "early_stop.min_delta",
+        "Fall of the held-out loss that is a gain.",
+        type=Number(0),
+        default=0.0,
+    ),
+    _of(_BATCHES, "--batch-size", "batch_size", "Samples of one gradient.", type=Count(1), default=64),
+    _of(
+        _BATCHES,
+        "--batches-per-round",
+        "batches_per_round",
+        "Of each peer; `all` is one step an epoch (the paper).",
+        type=_count_or("all", ALL_BATCHES),
+        default="2",
+        metavar="N|all",
+    ),
+    _of(
+        _BATCHES,
+        "--batches-per-invocation",
+        "batches_per_invocation",
+        "Packing; it decides the order of sums, so bits.",
+        type=_count_or("auto", AUTOMATIC),
+        default="auto",
+        metavar="N|auto",
+    ),
+    _of(
+        _BATCHES,
+        "--micro-batch",
+        "micro_batch",
+        "Split batches to save memory; 0: whole batches.",
+        type=Count(0),
+        default=0,
+    ),
+    _of(
+        _OPTIMIZER, "--optimizer", "optimizer.name", "", type=click.Choice(["adamw", "sgd"]), default="adamw"
+    ),
+    _of(
+        _OPTIMIZER,
+        "--learning-rate",
+        "optimizer.learning_rate",
+        "",
+        type=Number(0, min_open=True),
+        default=2e-3,
+    ),
+    _of(
+        _OPTIMIZER,
+        "--momentum",
+        "optimizer.momentum",
+        "Of sgd.",
+        type=Number(0, 1, max_open=True),
+        default=0.9,
+    ),
+    _of(_OPTIMIZER, "--weight-decay", "optimizer.weight_decay", "", type=Number(0), default=0.0),
+    _of(
+        _OPTIMIZER,
+        "--plateau",
+        "plateau.patience",
+        "Evaluations without gain until the rate falls; 0: never.",
+        type=Count(0),
+        default=0,
+    ),
+    _of(
+        _OPTIMIZER,
+        "--plateau-factor",
+        "plateau.factor",
+        "What the rate is multiplied by.",
+        type=Number(0, 1, min_open=True),
+        default=0.5,
+    ),
+    _of(
+        _WHEN,
+        "--evaluate-every",
+        "evaluate_every",
+        "Rounds between held-out evaluations; 0: never.",
+        type=Count(0),
+        default=20,
+    ),
+    _of(
+        _WHEN,
         "--checkpoint-every",
-        {"type": click.IntRange(min=0), "default": 20, "help": "Rounds; 0 is on a signal only."},
+        "checkpoint_every",
+        "Rounds; 0: on a signal only.",
+        type=Count(0),
+        default=20,
     ),
-    (
+    _of(
+        _WHERE,
         "--compute",
-        {
-            "type": click.Choice(["functions", "local"]),
-            "default": "functions",
-            "help": "local: each peer computes its own batches, the conventional P2P.",
-        },
+        "compute",
+        "local: each peer computes its own batches, the conventional P2P.",
+        type=click.Choice(["functions", "local"]),
+        default="functions",
     ),
-    ("--exchange", {"type": click.Choice(["all_gather"]), "default": "all_gather"}),
-    ("--seed", {"type": click.IntRange(min=0), "default": 0}),
-    (
+    _of(_WHERE, "--exchange", "exchange", "", type=click.Choice(["all_gather"]), default="all_gather"),
+    _of(
+        _WHERE,
         "--invocation-timeout",
-        {
-            "type": click.FloatRange(min=1),
-            "default": 300.0,
-            "help": "Seconds; at most the function's exec_timeout.",
-        },
+        "invocation_seconds",
+        "Seconds; at most the function's exec_timeout.",
+        type=Number(1, _LONGEST_INVOCATION_SECONDS),
+        default=300.0,
     ),
-    (
+    _of(
+        _WHERE,
         "--keep-objects",
-        {"is_flag": True, "default": False, "help": "Delete nothing that rounds leave behind."},
+        "keep_objects",
+        "Delete nothing that rounds leave in the store.",
+        is_flag=True,
+        default=False,
     ),
 )
 
-_FIELDS = {
-    "peers": "num_peers",
-    "rounds": "rounds",
-    "partition": "partition",
-    "model": "model.name",
-    "model_arguments": "model.arguments",
-    "loss": "loss",
-    "batch_size": "batch_size",
-    "batches_per_round": "batches_per_round",
-    "batches_per_invocation": "batches_per_invocation",
-    "micro_batch": "micro_batch",
-    "optimizer": "optimizer.name",
-    "learning_rate": "optimizer.learning_rate",
-    "momentum": "optimizer.momentum",
-    "weight_decay": "optimizer.weight_decay",
-    "plateau": "plateau.patience",
-    "plateau_factor": "plateau.factor",
-    "early_stop": "early_stop.patience",
-    "early_stop_min_delta": "early_stop.min_delta",
-    "evaluate_every": "evaluate_every",
-    "checkpoint_every": "checkpoint_every",
-    "compute": "compute",
-    "exchange": "exchange",
-    "seed": "seed",
-    "invocation_timeout": "invocation_seconds",
-    "keep_objects": "keep_objects",
-}
+
+def run_options(command: Declared) -> Declared:
+    """Add every option of a run."""
+    return declare(command, *(option(each.name, **each.settings) for each in _OPTIONS))
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add every option of a run, each with its `PEERLESS_*` variable, and `--config`."""
-    for name, settings in reversed(_OPTIONS):
-        variable = "PEERLESS_" + name.removeprefix("--").replace("-", "_").upper()
-        settings = {
-            "envvar": variable,
-            "show_default": settings.get("default") not in (None, False),
-            **settings,
-        }
-        command = click.option(name, **settings)(command)
-    wrapped: Callable[..., Any] = config_option(command)
-    return wrapped
+def take_run_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Remove the options of a run from `options` and return them; `epochs` is None where `rounds` counts.
+
+    Raises:
+        click.UsageError: rounds and epochs come from equally strong sources.
+    """
+    asked = {each.key: options.pop(each.key) for each in _OPTIONS}
+    epochs, rounds = (_STRENGTH.index(_source(context, name)) for name in ("epochs", "rounds"))
+    if epochs and epochs == rounds:
+        raise click.UsageError("--epochs and --rounds both say how long to train: give one", context)
+    return asked if epochs > rounds else asked | {"epochs": None}
 
 
-def take_run_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Remove the options of a run from `options` and return them."""
-    names = [name.removeprefix("--").replace("-", "_") for name, _ in _OPTIONS]
-    return {name: options.pop(name) for name in names}
+def draft(run: str, asked: dict[str, Any]) -> RunConfig:
+    """Return what the user asked for; `peer.runs.create` fills in what only the store knows.
 
-
-def draft(run: str, options: dict[str, Any]) -> RunConfig:
-    """Return what the user asked for; `peer.runs.create` fills in what only the store knows."""
-    return RunConfig(
-        run=run,
-        dataset=options["dataset"],
-        num_peers=options["peers"],
-        rounds=options["rounds"],
-        batch_size=options["batch_size"],
-        batches_per_round=ALL_BATCHES if options["batches_per_round"] == 0 else options["batches_per_round"],
-        batches_per_invocation=options["batches_per_invocation"],
-        initial_weights="",
-        initial_weights_bytes=0,
-        model=ModelSpec(options["model"], _arguments(options["model_arguments"])),
-        partition=options["partition"],
-        loss=options["loss"],
-        seed=options["seed"],
-        micro_batch=options["micro_batch"],
-        optimizer=OptimizerSpec(
-            name=options["optimizer"],
-            learning_rate=options["learning_rate"],
-            momentum=options["momentum"],
-            weight_decay=options["weight_decay"],
-        ),
-        plateau=PlateauSpec(options["plateau"], options["plateau_factor"]),
-        early_stop=EarlyStopSpec(options["early_stop"], options["early_stop_min_delta"]),
-        evaluate_every=options["evaluate_every"],
-        checkpoint_every=options["checkpoint_every"],
-        compute=options["compute"],
-        exchange=options["exchange"],
-        invocation_seconds=options["invocation_timeout"],
-        keep_objects=options["keep_objects"],
-    )
+    Raises:
+        ConfigurationError: two options do not go together.
+    """
+    values: dict[str, Any] = {"run": run, "initial_weights": "", "initial_weights_bytes": 0}
+    for each in _OPTIONS:
+        if each.field:
+            group, _, name = each.field.rpartition(".")
+            place = values.setdefault(group, {}) if group else values
+            place[name] = asked[each.key]
+    config = msgspec.convert(values, RunConfig)
+    validate(replace(config, batches_per_invocation=config.batches_per_invocation or 1))
+    return config
 
 
 def automatic_name(config: RunConfig, now: datetime) -> str:
     """Return a name for a run that was given none."""
-    model = config.model.name.rpartition(":")[2]
+    model = re.sub(r"[^A-Za-z0-9._-]", "_", config.model.name.rpartition(":")[2])
     return f"{config.dataset[:20]}-{model[:20]}-{now:%Y%m%d-%H%M%S}"
 
 
@@ -203,19 +316,23 @@ def check_agrees(config: RunConfig, asked: RunConfig, context: click.Context) ->
     Raises:
         ConfigurationDiffers: names every option that differs, with both values.
     """
-    from click.core import ParameterSource
-
     differing = []
-    for option, field in _FIELDS.items():
-        if context.get_parameter_source(option) is ParameterSource.DEFAULT:
+    for each in _OPTIONS:
+        if not each.field or _source(context, each.key) is ParameterSource.DEFAULT:
             continue
-        here, run = _at(asked, field), _at(config, field)
-        if here != run:
-            differing.append(f"--{option.replace('_', '-')} is {here} here and {run} in the run")
+        here, run = _at(asked, each.field), _at(config, each.field)
+        is_name_of_id = each.field == "dataset" and str(run).rpartition("-")[0] == here
+        is_left_open = each.field == "batches_per_invocation" and here == AUTOMATIC
+        if here != run and not is_name_of_id and not is_left_open:
+            differing.append(f"{each.name} is {here} here and {run} in the run")
     if differing:
         raise ConfigurationDiffers(
             f"run {config.run}: {'; '.join(differing)}. Leave the options out to take the run's."
         )
+
+
+def _source(context: click.Context, name: str) -> ParameterSource:
+    return context.get_parameter_source(name) or ParameterSource.DEFAULT
 
 
 def _at(config: RunConfig, field: str) -> Any:
@@ -223,12 +340,3 @@ def _at(config: RunConfig, field: str) -> Any:
     for name in field.split("."):
         value = getattr(value, name)
     return msgspec.to_builtins(value)
-
-
-def _arguments(text: Any) -> dict[str, Any]:
-    arguments = yaml.safe_load(text) if isinstance(text, str) else text
-    if not isinstance(arguments, dict):
-        raise ConfigurationError(
-            f"--model-arguments is {text!r}: write a mapping, such as '{{input_size: 64}}'"
-        )
-    return arguments

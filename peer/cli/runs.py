@@ -6,7 +6,9 @@ import click
 
 from peer import messages
 from peer.cli.connections import open_store, store_options
+from peer.cli.options import Command, option
 from peer.cli.report import describe_run, print_summary
+from peer.cli.run_options import run_name
 from peer.store import keys
 
 
@@ -15,8 +17,8 @@ def runs() -> None:
     """List, show and remove runs."""
 
 
-@runs.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@runs.command("list", cls=Command, epilog="Example: peerless runs list --json | jq -r .config.run")
+@option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @store_options
 def list_(as_json: bool, **options: Any) -> None:
     """List the runs in the store."""
@@ -29,11 +31,9 @@ def list_(as_json: bool, **options: Any) -> None:
             click.echo(describe_run(listing))
 
 
-@runs.command()
-@click.argument("run")
-@click.option(
-    "--json", "as_json", is_flag=True, help="The summary, or the configuration of an unfinished run."
-)
+@runs.command(cls=Command, epilog="Example: peerless runs show digits --json | jq .test_accuracy")
+@click.argument("run", type=run_name)
+@option("--json", "as_json", is_flag=True, help="The summary, or the configuration of an unfinished run.")
 @store_options
 def show(run: str, as_json: bool, **options: Any) -> None:
     """Show a run's summary, or how far it has come."""
@@ -53,8 +53,8 @@ def show(run: str, as_json: bool, **options: Any) -> None:
         click.echo(f"not finished: `peerless resume {run}` goes on from its newest checkpoint", err=True)
 
 
-@runs.command()
-@click.argument("run")
+@runs.command(cls=Command, epilog="Example: peerless runs remove digits")
+@click.argument("run", type=run_name)
 @store_options
 def remove(run: str, **options: Any) -> None:
     """Remove a run with its weights and checkpoints."""
@@ -63,11 +63,11 @@ def remove(run: str, **options: Any) -> None:
     click.echo(f"removed {remove_run(open_store(options), run)} objects of {run}", err=True)
 
 
-@runs.command()
-@click.argument("run")
+@runs.command(cls=Command, epilog="Example: peerless runs gc digits")
+@click.argument("run", type=run_name)
 @store_options
 def gc(run: str, **options: Any) -> None:
-    """Remove what a crash left behind of a run that is not running: its rounds, but no checkpoint or result."""
+    """Remove what a crash left of a run that is not running: its rounds, but no checkpoint or result."""
     from peer.runs import collect_garbage
 
     click.echo(f"removed {collect_garbage(open_store(options), run)} objects of {run}", err=True)

@@ -164,7 +164,7 @@ def _dirichlet(manifest: DatasetManifest, num_peers: int, alpha: float, seed: in
         start = 0
         for count in counts:
             # tiny alphas underflow to 0/0: such a draw gives everything to the last peer, and is drawn again
-            shares = np.nan_to_num(random.dirichlet([alpha] * num_peers))
+            shares = np.nan_to_num(random.dirichlet([alpha] * num_peers), posinf=0.0)
             bounds = (shares.cumsum() * count).round().astype(int).tolist()
             edges = [0, *bounds[:-1], count]
             for peer, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):

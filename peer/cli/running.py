@@ -1,0 +1,220 @@
+"""What the commands that train have in common; whatever imports torch is imported when it is needed."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec.structs import replace
+
+from peer import messages
+from peer.cli.connections import check_gateway, gateway_address
+from peer.cli.progress import RunProgress
+from peer.cli.report import print_summary, shortest
+from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
+from peer.errors import ConfigurationError, PeerlessError
+from peer.store import keys
+from peer.store.s3 import Store, StoreAddress
+
+if TYPE_CHECKING:
+    from peer.rounds import RoundRecord
+    from peer.session import Surroundings
+    from peer.summary import PeerResult
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]) -> "Surroundings":
+    """Return where a run's peers find things; the gateway answers, if the run needs it.
+
+    Raises:
+        ConfigurationError: --runs-dir cannot be written.
+        FunctionError: the gateway is not there, refuses us or lacks the function.
+    """
+    gateway = GatewayAddress("") if config.compute == "local" else gateway_address(options)
+    if gateway.url:
+        check_gateway(gateway)
+    runs_dir: Path = options["runs_dir"]
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--runs-dir {runs_dir} cannot be made: {error.strerror}") from error
+    if not os.access(runs_dir, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"--runs-dir {runs_dir} cannot be written: name another folder")
+    _compute_with_one_thread()
+    from peer.session import Surroundings
+
+    return Surroundings(
+        store=store,
+        gateway=gateway,
+        liveness=Liveness(options["heartbeat"], options["peer_patience"], options["join_patience"]),
+        outage_seconds=options["outage_patience"],
+        directory=runs_dir / keys.checked(config.run, "run"),
+    )
+
+
+def make_directory(surroundings: "Surroundings") -> None:
+    """Make the folder of the run's files, unless it is there.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        surroundings.directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{surroundings.directory} cannot be made: {error.strerror}") from error
+
+
+def create(
+    store: Store,
+    config: RunConfig,
+    epochs: float | None,
+    data_dir: Path | None,
+    surroundings: "Surroundings",
+) -> RunConfig:
+    """Return the frozen configuration of a new run, also in its folder; its dataset is stored if need be.
+
+    Raises:
+        PeerlessError: see `peer.runs.create`; no folder is left behind.
+    """
+    from peer import runs
+    from peer.session import invoker_for
+
+    _store_dataset(store, config.dataset, data_dir)
+    config = _with_epochs(store, config, epochs)
+    make_directory(surroundings)
+    try:
+        config = runs.create(store, config, invoker_for(config, surroundings, store))
+    except PeerlessError:
+        with contextlib.suppress(OSError):
+            surroundings.directory.rmdir()  # of an earlier run of this name, and not empty
+        raise
+    (surroundings.directory / "config.json").write_bytes(messages.encode(config) + b"\n")
+    return config
+
+
+def resume(store: Store, run: str) -> tuple[RunConfig, RunStart]:
+    """Return what `peer.runs.resume` does, without waiting for torch if there is no such run."""
+    _check_exists(store, run)
+    _compute_with_one_thread()
+    from peer import runs
+
+    return runs.resume(store, run)
+
+
+def join(store: Store, run: str, rank: int, options: dict[str, Any]) -> tuple[RunConfig, RunStart]:
+    """Return a run's configuration and where it begins, once its peer 0 is there.
+
+    Raises:
+        ConfigurationError: the run has no such rank.
+        PeerLost: peer 0 does not come.
+    """
+    _compute_with_one_thread()
+    from peer import runs
+
+    existing = store.get_message_if_exists(keys.run_config(run), RunConfig)
+    if existing is not None:
+        _check_rank(existing, rank)
+    click.echo(f"run {run}: waiting for peer 0, at most {options['join_patience']:.0f} s", err=True)
+    config, start = runs.join(store, run, options["join_patience"])
+    _check_rank(config, rank)
+    return config, start
+
+
+def train_here(
+    store: Store, config: RunConfig, start: RunStart, surroundings: "Surroundings", as_json: bool
+) -> None:
+    """Train with all peers on this machine, then finish."""
+    from peer.local_peers import train_locally
+
+    samples = f"{config.num_peers} × {config.batches_per_round or 'all'} × {config.batch_size} samples"
+    click.echo(
+        f"run {config.run}: {config.num_peers} peers, {config.rounds} rounds of {samples}\n"
+        f"files in {shortest(surroundings.directory)}/",
+        err=True,
+    )
+    with RunProgress(config.rounds, start.resumed_round or 0) as progress:
+        results = train_locally(surroundings, config, start, progress.update)
+    finish(store, config, results[0], surroundings.directory, as_json, is_writer=True)
+
+
+def run_one(
+    surroundings: "Surroundings",
+    config: RunConfig,
+    start: RunStart,
+    rank: int,
+    on_record: "Callable[[RoundRecord], None]",
+) -> "PeerResult":
+    """Return the result of one peer, run in this process; its log is in the run's folder."""
+    from peer.local_peers import log_to
+    from peer.session import run_peer
+
+    _check_rank(config, rank)
+    log_to(surroundings.directory / f"peer-{rank}.log", rank)
+    return run_peer(surroundings, config, start, rank, on_record)
+
+
+def finish(
+    store: Store, config: RunConfig, result: "PeerResult", directory: Path, as_json: bool, *, is_writer: bool
+) -> None:
+    """Leave the summary in the run's folder, and in the store if this is its writer, and print it."""
+    from peer import rounds, summary
+    from peer.learning.datasets import catalogue
+
+    dataset = catalogue.find(store, config.dataset)
+    records = [record for record in rounds.read(directory / "rounds.jsonl") if record.run == config.run]
+    found = summary.summarise(config, result, records, dataset.splits["train"].num_samples)
+    summary.write(directory / "summary.json", found)
+    if is_writer:
+        store.put_message(keys.run_summary(config.run), found)
+    if as_json:
+        click.echo(messages.encode(found))
+    else:
+        print_summary(found, directory)
+
+
+def _check_exists(store: Store, run: str) -> None:
+    if store.head(keys.run_config(run)) is None:
+        raise ConfigurationError(f"there is no run {run!r}: `peerless runs list` shows those that are")
+
+
+def _check_rank(config: RunConfig, rank: int) -> None:
+    if rank >= config.num_peers:
+        raise ConfigurationError(
+            f"--rank is {rank}, but run {config.run} has {config.num_peers} peers: "
+            f"0 to {config.num_peers - 1}"
+        )
+
+
+def _store_dataset(store: Store, dataset: str, data_dir: Path | None) -> None:
+    """Push a dataset that is not stored yet."""
+    from peer.learning.datasets import catalogue
+
+    known = catalogue.list_datasets(store)
+    if not any(dataset in (manifest.id, manifest.name) for manifest in known):
+        manifest = catalogue.push(
+            store, dataset, data_dir=data_dir, on_message=lambda text: click.echo(text, err=True)
+        )
+        click.echo(f"dataset {manifest.id} stored", err=True)
+
+
+def _with_epochs(store: Store, config: RunConfig, epochs: float | None) -> RunConfig:
+    """Return the configuration with as many rounds as make this many epochs."""
+    from peer.learning.datasets import catalogue
+
+    if epochs is None:
+        return config
+    if not config.batches_per_round:
+        return replace(config, rounds=math.ceil(epochs))
+    num_samples = catalogue.find(store, config.dataset).splits["train"].num_samples
+    global_batch = config.num_peers * config.batches_per_round * config.batch_size
+    return replace(config, rounds=math.ceil(epochs * num_samples / global_batch))
+
+
+def _compute_with_one_thread() -> None:
+    """Fix the number of threads before torch is imported: the same bits everywhere, and safe forks."""
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = "1"
