@@ -41,8 +41,8 @@ class Phases:
 
 
 def replica_name() -> str:
-    """Return this replica's name: `REPLICA_NAME` if the platform sets it, else the host's (the pod's)."""
-    return os.environ.get("REPLICA_NAME") or socket.gethostname()
+    """Return this replica's name: `HOSTNAME`, which OpenFaaS and localfaas set, else the host's."""
+    return os.environ.get("HOSTNAME") or socket.gethostname()
 
 
 def usage(phases: Phases, *, is_cold_start: bool) -> Usage:
