@@ -179,7 +179,7 @@ def main() -> None:
         print(f"{'MB':>5} {'way':12} {'ms':>9} {'MB/s':>7} {'ratio':>6}", file=sys.stderr)
         for size in sizes:
             # more of the short ones: the minimum of a few would be noise
-            times = measure(store, size, options.repetitions * max(1, min(40, 200 // size)))
+            times = measure(store, size, options.repetitions * max(1, min(40, 400 // size)))
             for name, taken in sorted(times.items(), reverse=True):
                 ratio = taken / times[f"{name[:3]} bare"]
                 worst[name] = max(worst.get(name, 0.0), ratio)

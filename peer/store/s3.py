@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,6 +34,7 @@ from peer.store import keys
 from peer.store.checksums import Buffer, verify
 from peer.store.refusals import Refusal, store_error
 from peer.store.retry import Patience, retry
+from peer.store.signing import UrlSigner
 from peer.store.transfer import HttpTransfer, Timeouts
 
 __all__ = ["Store", "StoreAddress", "verify"]
@@ -97,16 +97,14 @@ class Store:
         self._transfer = HttpTransfer(self._timeouts, on_transfer=self._count)
         self._lock = threading.Lock()
         self._bytes_moved = {"put": 0, "get": 0}
-        self._open_clients()
+        self._signer = _signer(address, _checked_endpoint(address.endpoint))
+        function_endpoint = _checked_endpoint(address.function_endpoint or address.endpoint)
+        self._function_signer = _signer(address, function_endpoint)
+        self._open_client()
 
-    def _open_clients(self) -> None:
+    def _open_client(self) -> None:
         self._process = os.getpid()
-        self._client = _open_client(self.address, self.address.endpoint, self._timeouts)
-        self._function_client = (
-            _open_client(self.address, self.address.function_endpoint, self._timeouts)
-            if self.address.function_endpoint
-            else self._client
-        )
+        self._own_client = _minio_client(self.address, self._timeouts)
 
     def close(self) -> None:
         """Close the kept connections; using the store again opens new ones."""
@@ -201,11 +199,11 @@ class Store:
 
     def sign_get(self, key: str, valid_seconds: float) -> str:
         """Return a URL with which a function may read the object; nothing is sent."""
-        return self._signed(self._clients()[1], "GET", key, valid_seconds)
+        return self._function_signer.sign("GET", _checked(key), max(1, round(valid_seconds)))
 
     def sign_put(self, key: str, valid_seconds: float) -> str:
         """Return a URL with which a function may write the object; nothing is sent."""
-        return self._signed(self._clients()[1], "PUT", key, valid_seconds)
+        return self._function_signer.sign("PUT", _checked(key), max(1, round(valid_seconds)))
 
     def ensure_bucket(self) -> None:
         """Make the bucket unless it is there."""
@@ -261,7 +259,7 @@ class Store:
     def _look_into_bucket(self) -> None:
         # a listing, because the answer to a HEAD cannot say why it is refused
         try:
-            next(self._clients()[0].list_objects(self.address.bucket, prefix="check/"), None)
+            next(self._client.list_objects(self.address.bucket, prefix="check/"), None)
         except S3Error as error:
             if error.code != "NoSuchBucket":
                 raise
@@ -281,18 +279,15 @@ class Store:
     def _where(self, key: str) -> str:
         return f"{self.address.endpoint}/{self.address.bucket}/{key}"
 
-    def _clients(self) -> tuple[Minio, Minio]:
+    @property
+    def _client(self) -> Minio:
         if self._process != os.getpid():
-            self._open_clients()
-        return self._client, self._function_client
-
-    def _signed(self, client: Minio, method: str, key: str, valid_seconds: float) -> str:
-        valid = timedelta(seconds=max(1, round(valid_seconds)))
-        return client.get_presigned_url(method, self.address.bucket, _checked(key), expires=valid)
+            self._open_client()
+        return self._own_client
 
     def _with_url(self, method: str, key: str, action: Callable[[str], Result]) -> Result:
         def once() -> Result:
-            url = self._signed(self._clients()[0], method, key, _OWN_URL_SECONDS)
+            url = self._signer.sign(method, _checked(key), _OWN_URL_SECONDS)
             try:
                 return action(url)
             except UrlExpired as error:
@@ -312,7 +307,6 @@ class Store:
         )
 
     def _control(self, method: str, key: str, action: Callable[[], Result]) -> Result:
-        self._clients()
         return self._retried(lambda: self._translated(method, key, action))
 
     def _translated(self, method: str, key: str, action: Callable[[], Result]) -> Result:
@@ -334,24 +328,33 @@ def _checked(key: str) -> str:
     return key
 
 
-def _open_client(address: StoreAddress, endpoint: str, timeouts: Timeouts) -> Minio:
-    parts = urlsplit(endpoint)
+def _signer(address: StoreAddress, endpoint: str) -> UrlSigner:
+    keys.checked(address.bucket, "bucket")
+    return UrlSigner(endpoint, address.access_key, address.secret_key, address.region, address.bucket)
+
+
+def _minio_client(address: StoreAddress, timeouts: Timeouts) -> Minio:
+    parts = urlsplit(address.endpoint)
+    return Minio(
+        parts.netloc,
+        access_key=address.access_key,
+        secret_key=address.secret_key,
+        secure=parts.scheme == "https",
+        region=address.region,
+        http_client=urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=timeouts.connect_seconds, read=timeouts.read_seconds),
+            retries=False,
+            maxsize=4,
+        ),
+    )
+
+
+def _checked_endpoint(endpoint: str) -> str:
     try:
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
-            raise ValueError("it is not the address of a server")
-        return Minio(
-            parts.netloc,
-            access_key=address.access_key,
-            secret_key=address.secret_key,
-            secure=parts.scheme == "https",
-            region=address.region,
-            http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=timeouts.connect_seconds, read=timeouts.read_seconds),
-                retries=False,
-                maxsize=4,
-            ),
-        )
-    except ValueError as error:
-        raise ConfigurationError(
-            f"store endpoint {endpoint!r} is not usable: {error}; write http://host:port"
-        ) from error
+        parts = urlsplit(endpoint)
+        is_origin = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_origin = False
+    if not is_origin or parts.path.strip("/") or "@" in parts.netloc:
+        raise ConfigurationError(f"store endpoint {endpoint!r} is not usable: write http://host:port")
+    return endpoint

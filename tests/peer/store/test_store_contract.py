@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import minio.time
 import pytest
@@ -224,7 +224,7 @@ class TestRefusals:
                 operation()
 
     @pytest.mark.parametrize(
-        "endpoint", ["127.0.0.1:9000", "ftp://store", "http://", "http://a/path", "http://a:x"]
+        "endpoint", ["127.0.0.1:9000", "ftp://store", "http://", "http://a/path", "http://a:x", "http://me@a"]
     )
     def test_endpoint_of_wrong_form_is_refused(self, endpoint: str) -> None:
         with pytest.raises(ConfigurationError, match="http://host:port"):
@@ -335,12 +335,9 @@ class TestSignedUrls:
     def test_clock_that_is_wrong_is_told_from_wrong_credentials(
         self, store: Store, monkeypatch: pytest.MonkeyPatch, minutes: int
     ) -> None:
-        right_time = minio.time.utcnow
-
-        def wrong_time() -> datetime:
-            return right_time() + timedelta(minutes=minutes)
-
-        monkeypatch.setattr(minio.time, "utcnow", wrong_time)
+        right_clock, right_time = time.time, minio.time.utcnow
+        monkeypatch.setattr(time, "time", lambda: right_clock() + 60 * minutes)
+        monkeypatch.setattr(minio.time, "utcnow", lambda: right_time() + timedelta(minutes=minutes))
 
         for operation in OPERATIONS[:4]:
             with pytest.raises(ClockSkewed, match="clock"):
