@@ -3,9 +3,9 @@
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from epoch_setting import BATCH_SIZE, MNIST, MODEL, NUM_PEERS, SPAWN, Setting
@@ -87,9 +87,26 @@ def epoch(addresses: Addresses, *, batches_per_invocation: int, is_cold: bool) -
         addresses: of the platform.
         batches_per_invocation: 0 is as many as peerless chooses.
         is_cold: measure the first epoch, of fresh replicas.
+
+    Raises:
+        EOFError: the run failed; the error is on stderr.
     """
-    with ProcessPoolExecutor(1, mp_context=SPAWN) as executor:
-        return executor.submit(_epoch, addresses, batches_per_invocation, is_cold).result()
+    receiver, sender = SPAWN.Pipe(duplex=False)
+    arguments = (sender, addresses, batches_per_invocation, is_cold)
+    process = SPAWN.Process(target=_send_epoch, args=arguments)
+    process.start()
+    sender.close()
+    try:
+        measured: Epoch = receiver.recv()
+    finally:
+        process.terminate()  # has no effect but after an error or a signal here
+        process.join()
+    return measured
+
+
+def _send_epoch(sender: Connection, addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> None:
+    sender.send(_epoch(addresses, batches_per_invocation, is_cold))
+    sender.close()
 
 
 def _epoch(addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> Epoch:
