@@ -3,6 +3,7 @@
     PeerlessError                     1
     ├── ConfigurationError            2   an option, a file or a combination is wrong
     │   └── InvalidName               2   a name that may not become part of an object key
+    ├── FileNotWritten                3   a file of a run: no room, or no permission
     ├── StoreError                    10
     │   ├── StoreUnreachable          11  retryable
     │   ├── StoreDenied               12  wrong credentials, or a signature refused
@@ -49,6 +50,12 @@ class ConfigurationError(PeerlessError):
 
 class InvalidName(ConfigurationError):
     """A name cannot become part of an object key; nothing was sent."""
+
+
+class FileNotWritten(PeerlessError):
+    """A file of a run cannot be written on this machine: its disk is full, or we may not."""
+
+    exit_code = 3
 
 
 class StoreError(PeerlessError):

@@ -1,16 +1,19 @@
 """What a peer records of each round: one JSON line in `rounds.jsonl`, one event for the progress display."""
 
-import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import msgspec
+
 from peer import messages
 from peer.decisions import Decision
 from peer.errors import PeerlessError
+from peer.files import append_line
 from peer.messages import Evaluation, Message, PeerManifest, Usage
 
 
@@ -128,19 +131,13 @@ class RoundLog:
         self._on_record(record)
 
 
-def append_line(path: Path, line: bytes) -> None:
-    """Add a line at the end of a file in one write, so that lines of several processes do not mix."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(descriptor, line + b"\n")
-    finally:
-        os.close(descriptor)
-
-
 def read(path: Path) -> list[RoundRecord]:
-    """Return the records of a file; a last line that a kill tore is left out."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [messages.decode(line, RoundRecord) for line in lines if line.endswith(b"\n")]
+    """Return the records of a file; a line that a kill or a full disk tore is left out."""
+    records = []
+    for line in path.read_bytes().splitlines():
+        with suppress(msgspec.DecodeError):
+            records.append(messages.decode(line, RoundRecord))
+    return records
 
 
 def mean_loss(evaluation: Evaluation | None) -> float | None:

@@ -1,5 +1,6 @@
 """Runs in the store: begun anew, joined, resumed, listed, removed."""
 
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 from peer import checkpoint, weights
 from peer.compute import Compute, Means
 from peer.config import Liveness, RunConfig, RunStart, current_versions, validate
-from peer.errors import CheckpointError, ConfigurationError, OutOfMemory, PeerLost
+from peer.errors import CheckpointError, ConfigurationError, ObjectCorrupt, OutOfMemory, PeerLost
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.invokers import Invoker
@@ -27,6 +28,8 @@ from peer.rounds import Work
 from peer.store import keys
 from peer.store.s3 import Store
 from peer.summary import Summary
+
+log = logging.getLogger(__name__)
 
 PACK_AUTOMATICALLY = 0
 
@@ -154,7 +157,7 @@ class RunListing:
 
 
 def list_runs(store: Store) -> Iterator[RunListing]:
-    """Yield the runs of the bucket, by name. Walks over all keys below `runs/`."""
+    """Yield the runs of the bucket, by name; those that cannot be read are logged and left out."""
     names = sorted(
         {
             match[1]
@@ -166,7 +169,12 @@ def list_runs(store: Store) -> Iterator[RunListing]:
         member = store.get_message_if_exists(keys.member(name, 0), MemberRecord)
         rounds = [keys.round_of_checkpoint(key) for key, _ in store.list(keys.checkpoints(name))]
         newest = max((found for found in rounds if found is not None), default=None)
-        yield RunListing(load(store, name), member.state if member else "created", newest)
+        try:
+            config = load(store, name)
+        except ObjectCorrupt as error:
+            log.warning("run %s is left out: %s", name, error)
+            continue
+        yield RunListing(config, member.state if member else "created", newest)
 
 
 def remove(store: Store, run: str) -> int:

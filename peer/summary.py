@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from peer import messages
 from peer.config import RunConfig
+from peer.files import replace_file, writing
 from peer.learning.flat import FlatState, Layout
 from peer.learning.models import build
 from peer.messages import Evaluation, Message, StoredObject
@@ -122,16 +124,15 @@ def summarise(
 
 def write(path: Path, summary: Summary) -> None:
     """Replace the file by this summary."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(messages.encode(summary) + b"\n")
-    temporary.replace(path)
+    replace_file(path, messages.encode(summary) + b"\n")
 
 
 def export_weights(path: Path, num_classes: int, config: RunConfig, state: FlatState) -> None:
     """Write the weights under the model's own names: `safetensors.torch.load_file`, `load_state_dict`."""
     layout = Layout.of(build(config.model, num_classes))
     named = {name: tensor.contiguous() for name, tensor in layout.to_state_dict(state).items()}
-    save_file(named, path, metadata={"model": config.model.name, "run": config.run})
+    with writing(path, (OSError, SafetensorError)):
+        save_file(named, path, metadata={"model": config.model.name, "run": config.run})
 
 
 def _sums(counts: Iterable[dict[str, Number]]) -> dict[str, Number]:

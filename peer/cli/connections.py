@@ -1,6 +1,7 @@
 """Which gateway and which store: what the options name, else what `peerless up` started."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from peer.cli.settings import config_option
 from peer.config import GatewayAddress
 from peer.errors import ConfigurationError
 from peer.gateway import Gateway
-from peer.platform import Platform
+from peer.platform import FUNCTIONS, Platform
 from peer.store.s3 import Store, StoreAddress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -62,7 +63,7 @@ def store_options(command: Command) -> Command:
             metavar="URL",
             help="The same store as functions reach it, if that is another address.",
         ),
-        option("--bucket", section=_STORE, metavar="NAME", default="peerless"),
+        option("--bucket", section=_STORE, type=_bucket, metavar="NAME", default="peerless"),
         option("--region", section=_STORE, metavar="NAME", default="us-east-1"),
         state_options,
     )
@@ -156,7 +157,7 @@ def gateway_address(options: dict[str, Any]) -> GatewayAddress:
 
 
 def check_gateway(address: GatewayAddress) -> None:
-    """Return if the gateway answers, and with a password if it lets us in and has the gradient function.
+    """Return if the gateway answers, and with a password if it lets us in and has the functions.
 
     Raises:
         GatewayUnreachable, GatewayDenied, FunctionMissing: the message says what to do.
@@ -164,7 +165,14 @@ def check_gateway(address: GatewayAddress) -> None:
     gateway = Gateway(address)
     gateway.check()
     if address.password:
-        gateway.describe("gradient")
+        for function in FUNCTIONS:
+            gateway.describe(function)
+
+
+def _bucket(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
+        raise click.BadParameter(f"{name!r} is no bucket: take 3 to 63 of a-z, 0-9, dots and dashes")
+    return name
 
 
 def _is_server(url: str) -> bool:

@@ -30,7 +30,7 @@ and in a YAML file (--config). The command line wins, then the environment.
 Exit codes (README.md has them one by one):
   0        done                       30       dataset unknown, missing or damaged
   1        an error of peerless       40-44    peers: rank taken, peer lost, not alike
-  2        wrong option or file       45, 46   nothing to resume; loss not finite
+  2, 3     wrong option; full disk    45, 46   nothing to resume; loss not finite
   10-16    store                      50       the platform is down or does not start
   20-27    gateway or function        130, 143 stopped by SIGINT or SIGTERM
 """

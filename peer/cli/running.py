@@ -16,6 +16,7 @@ from peer.cli.progress import RunProgress
 from peer.cli.report import print_summary, shortest
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
 from peer.errors import ConfigurationError, PeerlessError
+from peer.files import make_folder, replace_file
 from peer.store import keys
 from peer.store.s3 import Store, StoreAddress
 
@@ -31,19 +32,13 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
     """Return where a run's peers find things; the gateway answers, if the run needs it.
 
     Raises:
-        ConfigurationError: --runs-dir cannot be written.
+        FileNotWritten: --runs-dir cannot be made.
         FunctionError: the gateway is not there, refuses us or lacks the function.
     """
     gateway = GatewayAddress("") if config.compute == "local" else gateway_address(options)
     if gateway.url:
         check_gateway(gateway)
-    runs_dir: Path = options["runs_dir"]
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"--runs-dir {runs_dir} cannot be made: {error.strerror}") from error
-    if not os.access(runs_dir, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"--runs-dir {runs_dir} cannot be written: name another folder")
+    make_folder(options["runs_dir"])
     _compute_with_one_thread()
     from peer.session import Surroundings
 
@@ -52,20 +47,8 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
         gateway=gateway,
         liveness=Liveness(options["heartbeat"], options["peer_patience"], options["join_patience"]),
         outage_seconds=options["outage_patience"],
-        directory=runs_dir / keys.checked(config.run, "run"),
+        directory=options["runs_dir"] / keys.checked(config.run, "run"),
     )
-
-
-def make_directory(surroundings: "Surroundings") -> None:
-    """Make the folder of the run's files, unless it is there.
-
-    Raises:
-        ConfigurationError: it cannot be made.
-    """
-    try:
-        surroundings.directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"{surroundings.directory} cannot be made: {error.strerror}") from error
 
 
 def create(
@@ -85,14 +68,14 @@ def create(
 
     _store_dataset(store, config.dataset, data_dir)
     config = _with_epochs(store, config, epochs)
-    make_directory(surroundings)
+    make_folder(surroundings.directory)
     try:
         config = runs.create(store, config, invoker_for(config, surroundings, store))
     except PeerlessError:
         with contextlib.suppress(OSError):
             surroundings.directory.rmdir()  # of an earlier run of this name, and not empty
         raise
-    (surroundings.directory / "config.json").write_bytes(messages.encode(config) + b"\n")
+    replace_file(surroundings.directory / "config.json", messages.encode(config) + b"\n")
     return config
 
 

@@ -22,6 +22,7 @@ _OTHER_VARIABLES = {
     "PEERLESS_REQUIRE_ALL",
 }
 _CONFIG = "config"
+_PREFIX = "PEERLESS_"
 
 
 def config_option(command: Any) -> Any:
@@ -47,7 +48,7 @@ def check_environment(root: click.Command, environment: Mapping[str, str]) -> No
     """
     known = _OTHER_VARIABLES | {str(option.envvar) for option in all_options(root) if option.envvar}
     for name in sorted(environment):
-        if name.startswith("PEERLESS_") and name not in known:
+        if name.startswith(_PREFIX) and name not in known:
             raise ConfigurationError(
                 f"nothing reads the environment variable {name}{_similar(name, known)}: unset it, or correct "
                 "its name (`peerless train --help` lists options; --batch-size is PEERLESS_BATCH_SIZE)"
@@ -123,5 +124,6 @@ def _long_name(option: click.Option) -> str:
 
 
 def _similar(name: str, known: Collection[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
+    bare = {other.removeprefix(_PREFIX): other for other in known}
+    found = difflib.get_close_matches(name.removeprefix(_PREFIX), bare, n=1, cutoff=0.7)
+    return f" (did you mean {bare[found[0]]}?)" if found else ""

@@ -20,6 +20,7 @@ from peer.cli.run_options import (
     take_run_options,
 )
 from peer.config import RunStart
+from peer.files import make_folder
 
 _PATIENCE = "Patience, in seconds"
 _DATA_DIR = option(
@@ -124,7 +125,7 @@ def resume(run: str, as_json: bool, **options: Any) -> None:
     store = open_store(options)
     config, start = running.resume(store, run)
     surroundings = running.surroundings(store.address, config, options)
-    running.make_directory(surroundings)
+    make_folder(surroundings.directory)
     click.echo(f"run {run}: going on from round {start.resumed_round}", err=True)
     running.train_here(store, config, start, surroundings, as_json)
 
@@ -171,7 +172,7 @@ def peer(
         config, start = running.join(store, run, rank, options) if rank else running.resume(store, run)
         check_agrees(config, wanted, context)
         surroundings = running.surroundings(store.address, config, options)
-        running.make_directory(surroundings)
+        make_folder(surroundings.directory)
     with RunProgress(config.rounds, start.resumed_round or 0, peer=rank) as progress:
         result = running.run_one(surroundings, config, start, rank, progress.update)
     running.finish(store, config, result, surroundings.directory, as_json, is_writer=rank == 0)
