@@ -24,7 +24,7 @@ from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError
 from peer.gateway import Gateway
 from peer.messages import Message
 from peer.processes import Process, end, has_ended, identify
-from peer.store.retry import Patience, retry
+from peer.store.retry import Patience, poll, retry
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import (
     LOOPBACK,
@@ -45,6 +45,8 @@ FUNCTIONS = ("gradient", "evaluate")
 MOST_REPLICAS = 5
 """What OpenFaaS Community Edition allows a function."""
 
+_AT_ONCE = Patience(total_seconds=0.0)
+_PORT_RETURNS = Patience(total_seconds=5.0, longest_seconds=0.1)
 _READY = Patience(total_seconds=60.0, first_seconds=0.05, longest_seconds=0.25)
 
 
@@ -212,7 +214,7 @@ class Platform:
             return
         data_dir = self.state_dir / "store"
         kind = ServerKind(before.kind) if before else _store_kind(options.store_server, data_dir)
-        port = _free_or_another(_port_of(before.endpoint) if before else options.store_port, "store", say)
+        port = _port_for("store", options.store_port, before and before.endpoint, say)
         credentials = load_or_create_credentials(self._store_credentials)
         log_path = self.state_dir / "store.log"
         process = start_server(kind, data_dir, port, credentials, log_path)
@@ -231,7 +233,7 @@ class Platform:
         if before is not None and not has_ended(before.process):
             say(f"gateway   {before.url}  (ran already)")
             return
-        port = _free_or_another(_port_of(before.url) if before else options.gateway_port, "gateway", say)
+        port = _port_for("gateway", options.gateway_port, before and before.url, say)
         log_path = self.state_dir / "gateway.log"
         process = _start_gateway(port, self._gateway_dir, log_path)
         url = f"http://{LOOPBACK}:{port}"
@@ -322,16 +324,15 @@ def _store_kind(wanted: str, data_dir: Path) -> ServerKind:
     return ServerKind.MINIO if find_minio() else ServerKind.NANIO
 
 
-def _free_or_another(port: int, what: str, say: Say) -> int:
-    if is_port_free(LOOPBACK, port):
+def _port_for(what: str, wanted: int, before: str | None, say: Say) -> int:
+    """Return a free port: the one it had before, for those who look for it there, else the wanted one."""
+    port = int(before.rpartition(":")[2]) if before else wanted
+    # a killed process gives its port back a moment after it is gone
+    if poll(lambda: is_port_free(LOOPBACK, port) or None, _PORT_RETURNS if before else _AT_ONCE):
         return port
     another = free_port(after=port)
     say(f"port {port} is in use: the {what} takes {another}")
     return another
-
-
-def _port_of(url: str) -> int:
-    return int(url.rpartition(":")[2])
 
 
 def _tail(path: Path) -> str:

@@ -112,7 +112,7 @@ class Runner:
     def create(self, name: str, **changes: Any) -> RunConfig:
         """Freeze a new run; the dataset is pushed if need be."""
         config = replace_fields(SMALL, run=name, **changes)
-        catalogue.push(self.store, config.dataset, held_out=64)
+        catalogue.push(self.store, config.dataset)
         return runs.create(self.store, config, invoker_for(config, self.surroundings, self.store))
 
     def train(self, name: str, on_record: OnRecord = ignore, **changes: Any) -> list[PeerResult]:

@@ -10,6 +10,7 @@ import pytest
 from harness import LocalPlatform, Runner, children_of
 
 from peer.rounds import RoundRecord
+from peer.store.retry import Patience, poll
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +32,13 @@ class Fault:
             self._thread = threading.Thread(target=self._act)
             self._thread.start()
 
-    def retries(self) -> set[str]:
-        """Return what was retried after the fault, which proves that it fired."""
+    def join(self) -> None:
+        """Wait until it is done."""
         assert self._thread is not None
         self._thread.join()
+
+    def retries(self) -> set[str]:
+        """Return what was retried so far, which proves that the fault fired."""
         return {reason for record in self.records for reason in record.retries if reason != "FunctionBusy"}
 
 
@@ -47,14 +51,18 @@ def test_killed_replica_ends_with_the_same_weights(mortal_platform: LocalPlatfor
     undisturbed = runner.train("undisturbed", rounds=ROUNDS)[0].weights.checksum
     gateway_pid = mortal_platform.platform.state().gateway.process.pid  # type: ignore[union-attr]
 
-    def kill_both_replicas() -> None:
-        for pid in children_of(gateway_pid):
-            if Path(f"/proc/{pid}/cmdline").exists() and not children_of(pid):
-                os.kill(pid, signal.SIGKILL)
+    def kill_replicas_until_one_was_busy() -> None:
+        for _ in range(10):
+            for pid in children_of(gateway_pid):
+                if not children_of(pid):
+                    os.kill(pid, signal.SIGKILL)
+            if poll(lambda: fault.retries() or None, Patience(total_seconds=0.5)):
+                return
 
-    fault = Fault(kill_both_replicas)
+    fault = Fault(kill_replicas_until_one_was_busy)
     results = runner.train("disturbed", fault, rounds=ROUNDS)
 
+    fault.join()
     assert fault.retries()
     assert {result.weights.checksum for result in results} == {undisturbed}
 
@@ -72,5 +80,6 @@ def test_killed_part_that_comes_back_ends_with_the_same_weights(
     fault = Fault(kill_and_start_again)
     results = runner.train("disturbed", fault, rounds=ROUNDS)
 
+    fault.join()
     assert fault.retries()
     assert {result.weights.checksum for result in results} == {undisturbed}
