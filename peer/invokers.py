@@ -124,10 +124,11 @@ class LocalInvoker:
         return key
 
     def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
-        """Compute a gradient; see `Invoker.gradient`."""
+        """Compute a gradient; see `Invoker.gradient`. The reply has length 0: nothing was stored."""
         with self._lock:
             reply = self._worker.gradient(request)
-            return reply, decode_gradient(self._result, reply.training.num_samples)
+            gradient = decode_gradient(self._result, reply.training.num_samples)
+        return msgspec.structs.replace(reply, length=0), gradient
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Evaluate; see `Invoker.gradient`."""

@@ -17,10 +17,12 @@ from pathlib import Path
 from types import FrameType
 
 import msgspec
+import torch
 
 from peer import messages
 from peer.config import RunConfig, RunStart
 from peer.errors import PeerlessError, PeerLost
+from peer.learning.optimizers import FlatOptimizer
 from peer.messages import Message
 from peer.rounds import RoundRecord
 from peer.session import Surroundings, run_peer
@@ -56,6 +58,8 @@ def train_locally(
     Raises:
         PeerlessError: of the first peer that failed for a reason of its own.
     """
+    # the first optimizer imports two seconds' worth of torch: here once, and not in every peer
+    FlatOptimizer(torch.zeros(1), config.optimizer)
     context = get_context("fork")
     processes, pipes = [], []
     for rank in range(config.num_peers):
