@@ -88,9 +88,8 @@ class Peer:
         """Return the outcome once all rounds are done, or the run has stopped early.
 
         Raises:
-            StopRequested: a signal reached one of the peers; the round was completed and a checkpoint
-                written. MembershipError, StoreError, FunctionError, TrainingDiverged: the run cannot go on;
-                its last
+            StopRequested: a signal reached one of the peers; the round was completed and checkpointed.
+            MembershipError, StoreError, FunctionError, TrainingDiverged: the run cannot go on; its last
                 checkpoint is complete.
         """
         weights = self._publish(state)
@@ -108,7 +107,7 @@ class Peer:
 
     def _round(self, state: State, weights: StoredObject) -> None:
         config, parts, clock = self._config, self._parts, self._parts.clock
-        manifest = replace(self._manifest, round=state.round, weights_sha256=weights.checksum)
+        manifest = self._manifest_of(state.round, weights)
 
         if config.evaluate_every and state.round % config.evaluate_every == 0:
             with clock.phase("evaluate"):
@@ -155,7 +154,7 @@ class Peer:
     def _finish(self, state: State, weights: StoredObject) -> Outcome:
         """Evaluate the test split, this once, each peer its part; everyone learns the sum."""
         parts = self._parts
-        manifest = replace(self._manifest, round=state.round, weights_sha256=weights.checksum)
+        manifest = self._manifest_of(state.round, weights)
         test = parts.compute.evaluate(state.round, weights, "test")
         manifest = replace(manifest, test=test)
         parts.rendezvous.publish(manifest)
@@ -170,6 +169,10 @@ class Peer:
             progress=state.progress,
             stop_reason=state.stop_reason,
         )
+
+    def _manifest_of(self, round_number: int, weights: StoredObject) -> PeerManifest:
+        sha256 = weights.checksum.removeprefix("sha256:")
+        return replace(self._manifest, round=round_number, weights_sha256=sha256)
 
     def _delete_previous_round(self, manifest: PeerManifest) -> None:
         """Whoever has every manifest of a round knows that nobody reads the round before it any more."""
