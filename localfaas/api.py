@@ -20,6 +20,7 @@ from localfaas.deployments import NAMESPACE, parse_deployment
 from localfaas.errors import BadRequest, LocalFaasError
 from localfaas.gateway import Functions
 from localfaas.metrics import METRICS_CONTENT_TYPE, MetricsPage
+from localfaas.secret_store import check_secret_name, parse_secret
 from localfaas.status import UsageMeter, function_status
 
 _Result = TypeVar("_Result")
@@ -55,6 +56,10 @@ def create_control_api(
     app.add_url_rule("/system/functions", view_func=views.remove, methods=["DELETE"])
     app.add_url_rule("/system/function/<name>", view_func=views.describe)
     app.add_url_rule("/system/scale-function/<name>", view_func=views.scale, methods=["POST"])
+    app.add_url_rule("/system/secrets", view_func=views.list_secrets, methods=["GET"])
+    app.add_url_rule("/system/secrets", view_func=views.create_secret, methods=["POST"])
+    app.add_url_rule("/system/secrets", view_func=views.update_secret, methods=["PUT"])
+    app.add_url_rule("/system/secrets", view_func=views.remove_secret, methods=["DELETE"])
     app.register_error_handler(LocalFaasError, _refuse)
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(OSError, _refuse_storage)
@@ -139,6 +144,26 @@ class _Views:
         self._on_loop(lambda: self._functions.scale(name, replicas))
         return _text("", 202)
 
+    def list_secrets(self) -> Response:
+        _check_namespace(request.args.get("namespace"))
+        names = self._on_loop(self._functions.secrets.names)
+        return jsonify([{"name": name, "namespace": NAMESPACE} for name in names])
+
+    def create_secret(self) -> Response:
+        name, value = parse_secret(_secret_body())
+        self._on_loop(lambda: self._functions.secrets.create(name, value))
+        return _text("", 201)
+
+    def update_secret(self) -> Response:
+        name, value = parse_secret(_secret_body())
+        self._on_loop(lambda: self._functions.secrets.update(name, value))
+        return _text("", 202)
+
+    def remove_secret(self) -> Response:
+        name = check_secret_name(_secret_body().get("name"))
+        self._on_loop(lambda: self._functions.secrets.remove(name))
+        return _text("", 202)
+
     def _on_loop(self, call: Callable[[], _Result]) -> _Result:
         async def run() -> _Result:
             return call()
@@ -153,6 +178,13 @@ def _body() -> dict[str, Any]:
         body = None
     if not isinstance(body, dict):
         raise BadRequest("the body has to be a JSON object")
+    return body
+
+
+def _secret_body() -> dict[str, Any]:
+    body = _body()
+    _check_namespace(body.get("namespace"))
+    _check_namespace(request.args.get("namespace"))
     return body
 
 

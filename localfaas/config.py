@@ -62,6 +62,16 @@ class StatePaths:
         return self.root / "logs"
 
     @property
+    def secrets(self) -> Path:
+        """One folder a namespace, in it one file a secret."""
+        return self.root / "secrets"
+
+    @property
+    def mounts(self) -> Path:
+        """One folder a function that names secrets, in it those that its replicas are given."""
+        return self.root / "mounts"
+
+    @property
     def user(self) -> Path:
         """The name that `/system/*` asks for."""
         return self.root / "basic-auth-user"
@@ -92,7 +102,15 @@ class StatePaths:
         Raises:
             ConfigurationError: one cannot be made, or belongs to somebody else.
         """
-        for directory in (self.root, self.functions, self.images, self.build, self.logs):
+        for directory in (
+            self.root,
+            self.functions,
+            self.images,
+            self.build,
+            self.logs,
+            self.secrets,
+            self.mounts,
+        ):
             make_private_directory(directory)
 
     def create_socket_directory(self) -> Path:
@@ -127,7 +145,7 @@ def make_private_directory(path: Path) -> None:
         raise ConfigurationError(f"cannot make the directory {path}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     """Replace `path` by a file of that content and mode; a reader sees the old or the new one, whole.
 
     Raises:
@@ -135,8 +153,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

@@ -81,7 +81,6 @@ class Deployment:
         asked = {
             "readOnlyRootFilesystem": self.read_only_root_filesystem,
             "constraints": bool(self.constraints),
-            "secrets": bool(self.secrets),
             "limits.cpu": "cpu" in self.limits,
         }
         return tuple(name for name, is_asked in asked.items() if is_asked)

@@ -6,6 +6,8 @@ LocalFaasError            exit 1
 ├── DeployFailed          exit 3   a gateway refused a deployment, or a function did not become ready
 ├── BadRequest            400      a deployment that cannot be run
 ├── FunctionNotFound      404
+├── SecretNotFound        404
+├── SecretExists          409
 ├── QueueFull             429      as many requests wait as may
 ├── NotAccepting          503      the gateway or the function is shutting down
 ├── FunctionUnavailable   503      no replica of the function stays up
@@ -51,6 +53,20 @@ class FunctionNotFound(LocalFaasError):
 
     status = 404
     kind = "function_not_found"
+
+
+class SecretNotFound(LocalFaasError):
+    """There is no secret of that name."""
+
+    status = 404
+    kind = "secret_not_found"
+
+
+class SecretExists(LocalFaasError):
+    """A secret of that name is there already; it is as it was."""
+
+    status = 409
+    kind = "secret_exists"
 
 
 class QueueFull(LocalFaasError):

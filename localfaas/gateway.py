@@ -23,6 +23,7 @@ from localfaas.invocation import AsgiApp, Invocation, Receive, Scope, Send
 from localfaas.logs import FunctionLog, LogLine
 from localfaas.pool import Pool
 from localfaas.runtimes.interface import Runtime
+from localfaas.secret_store import SecretStore
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Functions:
         self._config = config
         self._paths = StatePaths(config.state_dir)
         self._store = DeploymentStore(self._paths.functions)
+        self.secrets = SecretStore(self._paths)
         self._pools: dict[str, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.is_stopping = False
@@ -77,7 +79,7 @@ class Functions:
         """Make `deployment` what runs under its name, new or instead of an older one.
 
         Raises:
-            BadRequest: its image was not built.
+            BadRequest: its image was not built, or there is no secret of a name that it asks for.
             NotAccepting: the gateway is stopping.
             OSError: it cannot be written down; nothing has changed.
         """
@@ -86,6 +88,7 @@ class Functions:
         entry = find_image(self._paths.images, deployment.image)
         if entry is None:
             raise BadRequest(_unknown_image(deployment.image))
+        self.secrets.check(deployment.secrets)
         pool = self._pools.get(deployment.service)
         record = pool.record.updated(deployment) if pool else DeploymentRecord.fresh(deployment)
         self._store.save(record)
@@ -139,10 +142,16 @@ class Functions:
     def _open_pool(self, record: DeploymentRecord, entry: ImageEntry) -> Pool:
         name = record.deployment.service
         log = FunctionLog(name, self._paths.logs / f"{name}.log")
-        return Pool(record, entry, self.runtime, log, self._config)
+        return Pool(record, entry, self.runtime, log, self._config, self.secrets)
+
+    async def _close(self, pool: Pool) -> None:
+        await pool.close(self._config.grace_seconds)
+        # One of the same name may have been deployed meanwhile.
+        if self._pools.get(pool.name) in (None, pool):
+            self.secrets.withdraw(pool.name)
 
     def _close_later(self, pool: Pool) -> None:
-        task = asyncio.get_running_loop().create_task(pool.close(self._config.grace_seconds))
+        task = asyncio.get_running_loop().create_task(self._close(pool))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -17,6 +17,7 @@ from localfaas.images import ImageEntry
 from localfaas.logs import FunctionLog
 from localfaas.replica import Replica, replica_environment
 from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec, Runtime
+from localfaas.secret_store import SecretStore
 from localfaas.stats import FunctionStats
 from localfaas.upstream import ReplyLost
 
@@ -43,6 +44,7 @@ class Pool:
         runtime: Runtime,
         log: FunctionLog,
         config: GatewayConfig,
+        secret_store: SecretStore,
     ) -> None:
         """Take charge of a function; its first replicas start at once."""
         self.record = record
@@ -52,6 +54,7 @@ class Pool:
         self._entry = entry
         self._runtime = runtime
         self._config = config
+        self._secret_store = secret_store
         self._generation = 0
         self._starting: dict[asyncio.Task[None], int] = {}
         self._lives: set[asyncio.Task[None]] = set()
@@ -308,6 +311,7 @@ class Pool:
         asyncio.get_running_loop().call_later(_TERMINATION_SECONDS, replica.process.kill)
 
     def _spec(self, name: str) -> ReplicaSpec:
+        """Return what the next replica is to be; raises StartFailed where a secret has gone."""
         deployment = self.record.deployment
         return ReplicaSpec(
             name=name,
@@ -316,5 +320,6 @@ class Pool:
             environment=replica_environment(deployment, self._entry, name),
             preload=self._entry.preload,
             memory_limit_bytes=deployment.memory_limit_bytes,
+            secrets_directory=self._secret_store.provide(deployment.service, deployment.secrets),
             log=partial(self.log.append, name),
         )

@@ -18,6 +18,9 @@ class ReplicaSpec:
     environment: Mapping[str, str]
     preload: tuple[str, ...]
     memory_limit_bytes: int | None
+    secrets_directory: str | None
+    """The folder whose files the replica finds under /var/openfaas/secrets, or under `secret_mount_path`."""
+
     log: Callable[[str], None]
     """Takes every line the replica writes."""
 

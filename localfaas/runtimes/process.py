@@ -116,6 +116,7 @@ class ProcessRuntime:
             "environment": environment,
             "join": replica.group.join_paths,
             "rlimit_data_bytes": replica.group.rlimit_data_bytes,
+            "secrets": spec.secrets_directory,
             "is_forked": is_forked,
         }
         try:

@@ -3,8 +3,8 @@
 It imports the modules to preload, freezes the heap for the garbage collector, and then serves its gateway
 over one SOCK_SEQPACKET socket, a JSON object a packet:
 
-    {"do": "start", "id", "argv", "directory", "environment", "join", "rlimit_data_bytes", "is_forked"}
-                                            with two descriptors: the listening socket, and where output goes
+    {"do": "start", "id", "argv", "directory", "environment", "join", "rlimit_data_bytes", "secrets",
+     "is_forked"}                           with two descriptors: the listening socket, and where output goes
     {"do": "kill", "id", "signal"}          to the replica's whole process group
     {"is": "ready", "base_bytes"}           imports are done; the resident memory that every fork shares
     {"is": "started", "id", "pid"}
@@ -39,6 +39,9 @@ _CONTROL_FD = _LISTEN_FD
 _MAX_PACKET_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_CLONE_NEWNS = 0x20000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 1, 32, 4096, 1 << 14, 1 << 19
+_SECRETS_PATH = "/var/openfaas/secrets"
 
 
 def _prctl(option: int, value: int) -> None:
@@ -217,9 +220,35 @@ def _take_descriptors(listening: int, output: int) -> None:
         os.close(descriptor)
 
 
+def _give_secrets(directory: str) -> str:
+    """Return the path at which this process finds the files of `directory`, read-only.
+
+    That is OpenFaaS' own, in a mount namespace of this process and its children, where one can be made (it
+    takes root, and leaves an empty folder of that name on the machine); else it is `directory`.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    source, target = os.fsencode(directory), os.fsencode(_SECRETS_PATH)
+    try:
+        os.makedirs(_SECRETS_PATH, exist_ok=True)
+    except OSError:
+        return directory
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        return directory
+    mounts = (
+        # Slave: what is mounted on the machine is seen here too, and nothing of this on the machine.
+        (b"none", b"/", _MS_REC | _MS_SLAVE),
+        (source, target, _MS_BIND),
+        (b"none", target, _MS_REMOUNT | _MS_BIND | _MS_RDONLY),
+    )
+    is_mounted = all(libc.mount(what, where, None, flags, None) == 0 for what, where, flags in mounts)
+    return _SECRETS_PATH if is_mounted else directory
+
+
 def _run(message: dict[str, Any]) -> int:
     """Run the replica's command in this process; return its exit status."""
     argv, environment = message["argv"], message["environment"]
+    if message["secrets"] is not None:
+        environment["secret_mount_path"] = _give_secrets(message["secrets"])
     environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
     os.chdir(message["directory"])
     if not message["is_forked"]:

@@ -1,0 +1,163 @@
+"""Secrets: files in the state directory, copied for the functions that name them.
+
+No value leaves this module but into such a file: none is in an answer, a log line, a command line or an
+environment.
+"""
+
+import base64
+import binascii
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from localfaas.config import StatePaths, make_private_directory, write_atomically
+from localfaas.deployments import NAMESPACE
+from localfaas.errors import BadRequest, SecretExists, SecretNotFound, StartFailed
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_MAX_NAME_CHARACTERS = 253
+_MAX_VALUE_BYTES = 1 << 20
+
+
+def check_secret_name(name: object) -> str:
+    """Return `name` if it can name a secret: a DNS subdomain, as in OpenFaaS.
+
+    Raises:
+        BadRequest: it cannot.
+    """
+    if not isinstance(name, str) or len(name) > _MAX_NAME_CHARACTERS or not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"secret name {name!r} has to be up to {_MAX_NAME_CHARACTERS} of a-z, 0-9, - and ., with a "
+            "letter or digit at either end"
+        )
+    return name
+
+
+def parse_secret(body: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return name and value of the secret that a POST or PUT to `/system/secrets` carries.
+
+    `rawValue`, in base64, goes before `value`, a string: clients that have bytes send both.
+
+    Raises:
+        BadRequest: a field is missing or of the wrong type, or the value is above 1 MiB; never shows it.
+    """
+    name = check_secret_name(body.get("name"))
+    text, raw = body.get("value") or "", body.get("rawValue") or ""
+    if not isinstance(text, str) or not isinstance(raw, str):
+        raise BadRequest("value and rawValue have to be strings, rawValue in base64")
+    try:
+        value = base64.b64decode(raw, validate=True) if raw else text.encode()
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest("rawValue has to be base64, value has to be Unicode") from error
+    if not value:
+        raise BadRequest(f"secret {name} has no value; send `value`, or `rawValue` in base64")
+    if len(value) > _MAX_VALUE_BYTES:
+        raise BadRequest(f"secret {name} is above {_MAX_VALUE_BYTES} bytes")
+    return name, value
+
+
+class SecretStore:
+    """The secrets of one state directory, and the folders in which functions find theirs."""
+
+    def __init__(self, paths: StatePaths) -> None:
+        """Take over a state directory that has been created.
+
+        Copies for functions of an earlier gateway are removed, and what a kill left half-written.
+        """
+        self._directory = paths.secrets / NAMESPACE
+        self._mounts = paths.mounts
+        make_private_directory(self._directory)
+        for leftover in self._mounts.iterdir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        for half_written in self._directory.glob(".*"):
+            half_written.unlink()
+
+    def names(self) -> list[str]:
+        """Return the name of every secret, sorted."""
+        return sorted(path.name for path in self._directory.iterdir() if _NAME.fullmatch(path.name))
+
+    def check(self, names: Iterable[str]) -> None:
+        """Return if there is a secret of every name.
+
+        Raises:
+            BadRequest: there is not.
+        """
+        for name in names:
+            if not (self._directory / check_secret_name(name)).exists():
+                raise BadRequest(f"{self._not_there(name)}; create it by `faas-cli secret create {name}`")
+
+    def create(self, name: str, value: bytes) -> None:
+        """Leave a new secret in the store.
+
+        Raises:
+            SecretExists: there is one of that name.
+            OSError: it cannot be written; nothing has changed.
+        """
+        if (self._directory / name).exists():
+            raise SecretExists(f"secret {name} exists already; update it, or remove it first")
+        write_atomically(self._directory / name, value)
+
+    def update(self, name: str, value: bytes) -> None:
+        """Give a secret another value, which every replica sees that starts from now on.
+
+        Raises:
+            SecretNotFound: there is none of that name.
+            OSError: it cannot be written; nothing has changed.
+        """
+        if not (self._directory / name).exists():
+            raise SecretNotFound(self._not_there(name))
+        write_atomically(self._directory / name, value)
+
+    def remove(self, name: str) -> None:
+        """Forget a secret; replicas that run keep it, and no other starts for a function that names it.
+
+        Raises:
+            SecretNotFound: there is none of that name.
+        """
+        try:
+            (self._directory / name).unlink()
+        except FileNotFoundError as error:
+            raise SecretNotFound(self._not_there(name)) from error
+
+    def provide(self, function: str, names: tuple[str, ...]) -> str | None:
+        """Return a private folder that holds the secrets of `names` as they are now, or None for no names.
+
+        It is the function's, and the same for all its replicas.
+
+        Raises:
+            StartFailed: one has been removed, or the folder cannot be written.
+        """
+        if not names:
+            return None
+        folder = self._mounts / function
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name in names:
+                _copy_if_changed(self._directory / name, folder / name)
+            for path in folder.iterdir():
+                if path.name not in names:
+                    path.unlink()
+        except FileNotFoundError as error:
+            raise StartFailed(f"secret {Path(str(error.filename)).name!r} was removed") from error
+        except OSError as error:
+            raise StartFailed(f"its secrets cannot be written: {error.strerror}") from error
+        return str(folder.resolve())
+
+    def withdraw(self, function: str) -> None:
+        """Leave no copy of a secret for a function without replicas."""
+        shutil.rmtree(self._mounts / function, ignore_errors=True)
+
+    def _not_there(self, name: str) -> str:
+        return f"secret {name} does not exist in namespace {NAMESPACE}"
+
+
+def _copy_if_changed(source: Path, target: Path) -> None:
+    value = source.read_bytes()
+    with suppress(FileNotFoundError):
+        if target.read_bytes() == value:
+            return
+    write_atomically(target, value)
