@@ -7,6 +7,7 @@ ends it. The gateway is started as a process and spoken to over its REST API: no
 import fcntl
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ from msgspec.structs import replace
 
 from peer import messages
 from peer.config import GatewayAddress
-from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError
+from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError, StoreFull
+from peer.files import replace_file
 from peer.gateway import Gateway
 from peer.messages import Message
 from peer.processes import Process, end, has_ended, identify
@@ -47,6 +49,7 @@ MOST_REPLICAS = 5
 
 _AT_ONCE = Patience(total_seconds=0.0)
 _PORT_RETURNS = Patience(total_seconds=5.0, longest_seconds=0.1)
+_LEAST_FREE_BYTES = 32 << 20
 _READY = Patience(total_seconds=60.0, first_seconds=0.05, longest_seconds=0.25)
 
 
@@ -145,6 +148,7 @@ class Platform:
 
         Raises:
             ConfigurationError: the stack file or the state directory cannot be used.
+            StoreFull: there is no room for more data; the store runs, so that some can be removed.
             PlatformError: a part does not start; the message has its log's last lines. It is ended; parts
                 that did start go on.
         """
@@ -161,9 +165,23 @@ class Platform:
         with self._locked():
             self._run_store(options, say)
             self._run_gateway(options, say)
+            self.check_room()
             state = self.state()
             self._deploy(options, state, say)
         return state
+
+    def check_room(self) -> None:
+        """Return if the store's disk has room for more.
+
+        Raises:
+            StoreFull: it has less than 32 MiB; nanio itself would answer every write with an internal error.
+        """
+        free_bytes = shutil.disk_usage(self.state_dir).free
+        if free_bytes < _LEAST_FREE_BYTES:
+            raise StoreFull(
+                f"{free_bytes >> 20} MiB are free on the disk of the store's data, {self.state_dir}: make "
+                "room there (`peerless runs remove RUN`, `peerless data remove NAME`)"
+            )
 
     def down(self, say: Say) -> None:
         """End the gateway, its replicas and the store. Data, logs and deployments stay where they are."""
@@ -202,9 +220,7 @@ class Platform:
             yield
 
     def _save(self, state: PlatformState) -> None:
-        temporary = self._state_path.with_suffix(".tmp")
-        temporary.write_bytes(messages.encode(state))
-        temporary.replace(self._state_path)
+        replace_file(self._state_path, messages.encode(state))
 
     def _run_store(self, options: PlatformOptions, say: Say) -> None:
         """Start the store unless it runs; it is recorded before it answers, and ended if it never does."""
@@ -214,7 +230,7 @@ class Platform:
             return
         data_dir = self.state_dir / "store"
         kind = ServerKind(before.kind) if before else _store_kind(options.store_server, data_dir)
-        port = _port_for("store", options.store_port, before and before.endpoint, say)
+        port = _port_for("store", options.store_port, before.endpoint if before else None, say)
         credentials = load_or_create_credentials(self._store_credentials)
         log_path = self.state_dir / "store.log"
         process = start_server(kind, data_dir, port, credentials, log_path)
@@ -233,7 +249,7 @@ class Platform:
         if before is not None and not has_ended(before.process):
             say(f"gateway   {before.url}  (ran already)")
             return
-        port = _port_for("gateway", options.gateway_port, before and before.url, say)
+        port = _port_for("gateway", options.gateway_port, before.url if before else None, say)
         log_path = self.state_dir / "gateway.log"
         process = _start_gateway(port, self._gateway_dir, log_path)
         url = f"http://{LOOPBACK}:{port}"

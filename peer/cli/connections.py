@@ -122,15 +122,18 @@ def store_address(options: dict[str, Any]) -> StoreAddress:
     )
 
 
-def open_store(options: dict[str, Any]) -> Store:
+def open_store(options: dict[str, Any], *, is_written: bool = False) -> Store:
     """Return a store that answers, accepts the credentials and has its bucket.
 
     Raises:
         ConfigurationError: as `store_address`.
         StoreUnreachable, StoreDenied, ClockSkewed: see `Store.check`.
+        StoreFull: `is_written`, and the store of this machine has no room.
     """
     store = Store(store_address(options))
     store.check()
+    if is_written and options["store_endpoint"] is None:
+        Platform(options["state_dir"]).check_room()
     store.ensure_bucket()
     return store
 

@@ -47,7 +47,7 @@ def push(name: str, data_dir: Path | None, held_out: int, **options: Any) -> Non
     """
     from peer.learning.datasets import catalogue
 
-    store = open_store(options)
+    store = open_store(options, is_written=True)
     with ByteProgress(f"push {name}") as progress:
         manifest = catalogue.push(
             store,

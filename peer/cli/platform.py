@@ -19,7 +19,7 @@ from peer.cli.connections import (
     store_options,
 )
 from peer.cli.options import Command, Count, option
-from peer.errors import ConfigurationError, FunctionError, PeerlessError
+from peer.errors import FileNotWritten, FunctionError, PeerlessError
 from peer.gateway import Gateway
 from peer.platform import FUNCTIONS, Platform, PlatformOptions
 from peer.processes import has_ended
@@ -159,7 +159,7 @@ def _disk(state_dir: Path) -> str:
     place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
     free_bytes = shutil.disk_usage(place).free
     if free_bytes < _LEAST_DISK_BYTES:
-        raise ConfigurationError(f"{free_bytes >> 20} MiB free at {place}: make room, or move --state-dir")
+        raise FileNotWritten(f"{free_bytes >> 20} MiB free at {place}: make room, or move --state-dir")
     return f"{free_bytes >> 30} GiB free at {place}"
 
 

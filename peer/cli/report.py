@@ -64,7 +64,7 @@ def describe_run(listing: "RunListing") -> str:
     config = listing.config
     checkpoint = "no checkpoint" if listing.round is None else f"checkpoint {listing.round}"
     return (
-        f"{config.run:<32} {listing.state:<9} {checkpoint:<16} {config.model.name} on {config.dataset}, "
+        f"{config.run:<40} {listing.state:<9} {checkpoint:<16} {config.model.name} on {config.dataset}, "
         f"{config.num_peers} peers, {config.rounds} rounds"
     )
 

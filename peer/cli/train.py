@@ -111,7 +111,7 @@ def train(
     asked = take_run_options(context, options)
     config = draft(name or "unnamed", asked)
     config = config if name else replace(config, run=run_name(automatic_name(config, datetime.now())))
-    store = open_store(options)
+    store = open_store(options, is_written=True)
     surroundings = running.surroundings(store.address, config, options)
     config = running.create(store, config, asked["epochs"], data_dir, surroundings)
     running.train_here(store, config, RunStart(), surroundings, as_json)
@@ -122,7 +122,7 @@ def train(
 @_place_options
 def resume(run: str, as_json: bool, **options: Any) -> None:
     """Go on with a run from its newest checkpoint, with all peers on this machine."""
-    store = open_store(options)
+    store = open_store(options, is_written=True)
     config, start = running.resume(store, run)
     surroundings = running.surroundings(store.address, config, options)
     make_folder(surroundings.directory)
@@ -163,7 +163,7 @@ def peer(
     """Be one peer of a run whose other peers are elsewhere."""
     asked = take_run_options(context, options)
     wanted = draft(run, asked)
-    store = open_store(options)
+    store = open_store(options, is_written=True)
     if rank == 0 and not is_resumed:
         surroundings = running.surroundings(store.address, wanted, options)
         config = running.create(store, wanted, asked["epochs"], data_dir, surroundings)

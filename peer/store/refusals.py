@@ -77,7 +77,8 @@ def store_error(refusal: Refusal, what: str, *, is_range: bool = False) -> Store
     if is_range and status in _RANGE_STATUSES:
         return ObjectCorrupt(f"{said}; the object is shorter than the range that was asked for")
     if status >= 500 or code in _BROKEN_UPLOADS or status in (408, 429):
-        return StoreUnreachable(said)
+        hint = "; a full disk perhaps, its log tells" if code == "InternalError" else ""
+        return StoreUnreachable(said + hint)
     if status < 400:
         return StoreError(f"{said}; redirects are not followed: name the store by its own address")
     return StoreError(said)
