@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from peer.aggregation import Gradient, WeightedMean
 from peer.config import ALL_BATCHES, RunConfig
@@ -150,19 +151,9 @@ class Compute:
                 config.run, self._generation, round_number, self._rank, invocation, str(number)
             )
             result_keys.append(result_key)
-            data, ranged = self._located(TRAIN, self._shard.order, batches)
             request = GradientRequest(
-                protocol=PROTOCOL_VERSION,
-                run=config.run,
-                round=round_number,
-                peer=self._rank,
-                invocation=invocation,
-                attempt=str(number),
-                model=config.model,
-                loss=config.loss,
-                weights=self._readable(weights),
-                data=data,
-                batches=ranged,
+                **self._common(round_number, invocation, number, weights),
+                **self._located(TRAIN, self._shard.order, batches),
                 micro_batch=config.micro_batch,
                 seed=config.seed,
                 result_url=invoker.writable(result_key),
@@ -178,20 +169,9 @@ class Compute:
         self, round_number: int, invocation: int, split: str, samples: tuple[int, int], weights: StoredObject
     ) -> Callable[[int], Evaluation]:
         def attempt(number: int) -> Evaluation:
-            config = self._config
-            data, ranged = self._located(split, SHUFFLED, [(0, [samples])])
             request = EvaluateRequest(
-                protocol=PROTOCOL_VERSION,
-                run=config.run,
-                round=round_number,
-                peer=self._rank,
-                invocation=invocation,
-                attempt=str(number),
-                model=config.model,
-                loss=config.loss,
-                weights=self._readable(weights),
-                data=data,
-                batches=ranged,
+                **self._common(round_number, invocation, number, weights),
+                **self._located(split, SHUFFLED, [(0, [samples])]),
             )
             reply = self._means.invoker.evaluate(request)
             self._means.work.add_reply(reply.usage)
@@ -199,14 +179,27 @@ class Compute:
 
         return attempt
 
+    def _common(
+        self, round_number: int, invocation: int, number: int, weights: StoredObject
+    ) -> dict[str, Any]:
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "run": self._config.run,
+            "round": round_number,
+            "peer": self._rank,
+            "invocation": invocation,
+            "attempt": str(number),
+            "model": self._config.model,
+            "loss": self._config.loss,
+            "weights": self._readable(weights),
+        }
+
     def _readable(self, stored: StoredObject | PartEntry) -> RemoteObject:
         url = self._means.invoker.readable(stored.key)
         return RemoteObject(url=url, length=stored.length, checksum=stored.checksum)
 
-    def _located(
-        self, split: str, order: str, indexed: list[tuple[int, list[Range]]]
-    ) -> tuple[DataParts, list[Batch]]:
-        """Return only the stored parts that these batches need, and the batches pointing into those."""
+    def _located(self, split: str, order: str, indexed: list[IndexedBatch]) -> dict[str, Any]:
+        """Return as `data` the stored parts that these batches need, and `batches` pointing into them."""
         dataset = self._dataset
         stored = dataset.splits[split].orders[order]
         part_numbers, located = locate([ranges for _, ranges in indexed], stored.samples_per_part)
@@ -218,6 +211,6 @@ class Compute:
             std=dataset.std,
             parts=[self._readable(stored.parts[number]) for number in part_numbers],
         )
-        return data, [
-            Batch(index=index, ranges=ranges) for (index, _), ranges in zip(indexed, located, strict=True)
-        ]
+        numbers = [index for index, _ in indexed]
+        batches = [Batch(index, ranges) for index, ranges in zip(numbers, located, strict=True)]
+        return {"data": data, "batches": batches}

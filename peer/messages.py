@@ -65,8 +65,8 @@ class Batch(Message, frozen=True):
     ranges: list[tuple[int, int, int]]
 
 
-class GradientRequest(Message, frozen=True):
-    """Compute the mean gradient of these batches at these weights, and put it under `result_url`."""
+class SamplesRequest(Message, frozen=True):
+    """What every request says: who asks, for which samples, at which weights of which model."""
 
     protocol: int
     run: str
@@ -79,25 +79,18 @@ class GradientRequest(Message, frozen=True):
     weights: RemoteObject
     data: DataParts
     batches: list[Batch]
+
+
+class GradientRequest(SamplesRequest, frozen=True):
+    """Compute the mean gradient of these batches at these weights, and put it under `result_url`."""
+
     micro_batch: int
     seed: int
     result_url: str
 
 
-class EvaluateRequest(Message, frozen=True):
+class EvaluateRequest(SamplesRequest, frozen=True):
     """Count the loss and the correct predictions of these ranges at these weights."""
-
-    protocol: int
-    run: str
-    round: int
-    peer: int
-    invocation: int
-    attempt: str
-    model: ModelSpec
-    loss: str
-    weights: RemoteObject
-    data: DataParts
-    batches: list[Batch]
 
 
 class Usage(Message, frozen=True):
