@@ -48,16 +48,15 @@ def measure(setting: Setting, addresses: Addresses, repeats: int) -> tuple[dict[
         print(f"{way:32} {seconds:8.2f} s", file=sys.stderr)
 
     tuned = tuned_environment()
-    for repeat in range(repeats):
+    for _ in range(repeats):
         note("floor", epoch_floor.epoch_seconds(setting, tuned))
         epochs.append(epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=False))
         note("peerless", epochs[-1].seconds)
         note("published, re-created", epoch_published.epoch_seconds(setting, addresses.store))
-        if repeat == 0:
-            unpacked = epoch_peerless.epoch(addresses, batches_per_invocation=1, is_cold=False)
-            note("peerless, a batch an invocation", unpacked.seconds)
-            cold = epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=True)
-            note("peerless, fresh replicas", cold.seconds)
+        unpacked = epoch_peerless.epoch(addresses, batches_per_invocation=1, is_cold=False)
+        note("peerless, a batch an invocation", unpacked.seconds)
+        cold = epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=True)
+        note("peerless, fresh replicas", cold.seconds)
     shortest = min(epochs, key=lambda epoch: epoch.seconds)
     return {way: min(times) for way, times in taken.items()}, shortest
 

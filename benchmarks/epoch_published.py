@@ -1,9 +1,9 @@
 """The dataflow that the paper published, re-created: what an epoch costs with it, on the same machine.
 
 After `With_Serverless/` of github.com/AmineBarrak/PeerToPeerServerless, the code of Barrak et al. (IC2E 2023,
-arXiv 2309.14139). One object and one invocation a batch; batches and gradients are pickles; each call builds a
-model anew; a peer looks every two seconds whether its invocations are done, and sleeps two seconds after each
-look for the other peers' gradients, also after the last; default allocator and memory layout.
+arXiv 2309.14139). One object and one invocation a batch; batches and gradients are pickles; each call builds
+a model anew; a peer looks every two seconds whether its invocations are done, and sleeps two seconds after
+each look for the other peers' gradients, also after the last; default allocator and memory layout.
 
 Where that code is slow for other reasons it is given the benefit: processes are warm and have one thread, an
 invocation costs a message on a pipe, a client of the store is made once, no weights are sent (the published
