@@ -11,7 +11,7 @@ from peer.garbage import Garbage
 from peer.learning.optimizers import FlatOptimizer
 from peer.messages import Message, StoredObject
 from peer.store import keys, tensors
-from peer.store.s3 import Store, verify
+from peer.store.s3 import Store
 from peer.weights import Weights
 
 _NEWEST_KEPT = 2
@@ -137,6 +137,6 @@ def load_optimizer(store: Store, manifest: CheckpointManifest, optimizer: FlatOp
     Raises:
         ObjectMissing, ObjectCorrupt: the object is gone or damaged.
     """
-    buffer = store.get(manifest.optimizer.key, manifest.optimizer.length)
-    verify(buffer, manifest.optimizer.checksum, manifest.optimizer.key)
+    stored = manifest.optimizer
+    buffer = store.get(stored.key, stored.length, stored.checksum)
     optimizer.load(tensors.decode(buffer).tensors)

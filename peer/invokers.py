@@ -23,7 +23,7 @@ from peer.messages import (
     MessageType,
     RemoteObject,
 )
-from peer.store.s3 import Store, verify
+from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
 
 _LOCAL_CACHE_BYTES = 256 << 20
@@ -77,12 +77,11 @@ class FunctionInvoker:
         """Invoke `gradient` and fetch what it stored; see `Invoker.gradient`."""
         reply = self._invoke("gradient", request, GradientReply)
         try:
-            buffer = self._store.get(result_key, reply.length)
+            buffer = self._store.get(result_key, reply.length, reply.checksum)
         except ObjectMissing as error:
             raise InvocationFailed(
                 f"function gradient replied, but its result is not stored: {error}"
             ) from error
-        verify(buffer, reply.checksum, result_key)
         return reply, decode_gradient(buffer, reply.training.num_samples)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:

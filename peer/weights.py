@@ -8,7 +8,7 @@ from peer.learning.flat import FlatState
 from peer.messages import StoredObject
 from peer.store import keys, tensors
 from peer.store.retry import Patience, retry
-from peer.store.s3 import Store, verify
+from peer.store.s3 import Store
 
 _ROUNDS_KEPT = 2
 _WAIT_FOR_WRITER = Patience(total_seconds=2.0, first_seconds=0.003, longest_seconds=0.1)
@@ -25,8 +25,7 @@ def fetch(store: Store, stored: StoredObject) -> FlatState:
     Raises:
         ObjectMissing, ObjectCorrupt: they are gone, or not what was stored.
     """
-    buffer = store.get(stored.key, stored.length)
-    verify(buffer, stored.checksum, stored.key)
+    buffer = store.get(stored.key, stored.length, stored.checksum)
     return FlatState.from_tensors(tensors.decode(buffer).tensors)
 
 

@@ -7,7 +7,7 @@ from peer.exchange.wire import decode_gradient, encode_gradient
 from peer.messages import PeerManifest, StoredObject
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-from peer.store.s3 import Store, verify
+from peer.store.s3 import Store
 
 
 class AllGather:
@@ -38,6 +38,5 @@ class AllGather:
 
     def _fetch(self, manifest: PeerManifest) -> Gradient:
         (part,) = manifest.parts
-        buffer = self._store.get(part.key, part.length)
-        verify(buffer, part.checksum, part.key)
+        buffer = self._store.get(part.key, part.length, part.checksum)
         return decode_gradient(buffer, manifest.num_samples)
