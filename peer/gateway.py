@@ -19,6 +19,7 @@ from peer.errors import (
     GatewayDenied,
     GatewayUnreachable,
     InvocationFailed,
+    ObjectCorrupt,
     OutOfMemory,
     PeerlessError,
     StoreDenied,
@@ -32,6 +33,7 @@ _CONNECT_SECONDS = 5.0
 _CONTROL_SECONDS = 30.0
 
 _BY_NAME: dict[str, type[PeerlessError]] = {
+    "object_corrupt": ObjectCorrupt,
     "out_of_memory": OutOfMemory,
     "store_unreachable": StoreUnreachable,
     "url_expired": UrlExpired,

@@ -260,6 +260,9 @@ def _try_one_batch(
             "`limits.memory` of the function in stack.yml and deploy it again, or take a smaller "
             "--batch-size or --micro-batch"
         ) from error
+    except ObjectCorrupt as error:
+        again = f"`peerless data remove {dataset.id}`, `peerless data push {dataset.name}`"
+        raise ObjectCorrupt(f"{error}. Store the dataset again: {again}") from error
     finally:
         fan_out.close()
         garbage.close()

@@ -44,8 +44,14 @@ Exit codes (README.md has them one by one):
 def cli(verbose: bool) -> None:
     """Train PyTorch models peer to peer, with the gradients computed by OpenFaaS functions."""
     check_environment(cli, os.environ)
+    handler = logging.StreamHandler()
+    if not verbose:
+        # each attempt that is repeated; if none succeeds, the error says as much in one line
+        handler.addFilter(lambda record: record.name != "peer.fanout")
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        handlers=[handler],
     )
 
 

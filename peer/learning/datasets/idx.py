@@ -75,7 +75,9 @@ def read(file: Path) -> npt.NDArray[np.uint8]:
                 or header[2] != _UNSIGNED_BYTE
                 or not 1 <= header[3] <= 4
             ):
-                raise DatasetError(f"{file} is not an IDX file of unsigned bytes (it begins with {header!r})")
+                raise DatasetError(
+                    f"{file} is not an IDX file of unsigned bytes (it begins with {header!r}); get it again"
+                )
             dimensions = stream.read(4 * header[3])
             sizes = [int.from_bytes(dimensions[at : at + 4]) for at in range(0, len(dimensions), 4)]
             expected_bytes = math.prod(sizes)
