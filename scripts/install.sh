@@ -24,7 +24,8 @@ done
 "$python" -c 'import venv, ensurepip' 2>/dev/null || fail "needs Python's venv module: apt-get install python3-venv"
 
 stamp=.venv/installed$extra
-sum=$(sha256sum pyproject.toml scripts/install.sh | sha256sum)
+# the folder, too: a virtual environment does not survive being moved
+sum=$(sha256sum pyproject.toml scripts/install.sh | sha256sum)$PWD
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && exit 0
 
 free_mib=$(df -Pm . | awk 'NR == 2 { print $4 }')
@@ -33,7 +34,7 @@ memory_mib=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
 [ "$memory_mib" -ge 2000 ] || fail "needs 2 GB of free memory, there are $memory_mib MB: end something, or add swap"
 
 echo "installing peerless into .venv (some minutes the first time)" >&2
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check install)
 if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
     # the CPU build is a tenth of the CUDA one's size
