@@ -3,23 +3,22 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from localfaas.config import write_atomically
 from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.quantities import parse_cpus, parse_duration_seconds, parse_memory_bytes
+from localfaas.scaling import ScalingOptions, parse_scaling_options
 
 NAMESPACE = "openfaas-fn"
-MIN_REPLICAS_LABEL = "com.openfaas.scale.min"
-MAX_REPLICAS_LABEL = "com.openfaas.scale.max"
 # Keys that only a status carries: a client may GET, change and PUT the whole specification.
 STATUS_PREFIX = "localfaas."
 NAME_LABEL = "faas_function"
 
-_DEFAULT_MIN_REPLICAS, _DEFAULT_MAX_REPLICAS = 1, 5
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[^=\0]+")
 
@@ -66,14 +65,25 @@ class Deployment:
         return parse_duration_seconds(timeout) if timeout else None
 
     @property
+    def cpus(self) -> float:
+        """CPUs that one replica may use, or asks for; 0 where the deployment does not say."""
+        text = self.limits.get("cpu") or self.requests.get("cpu")
+        return parse_cpus(text) if text else 0.0
+
+    @cached_property
+    def scaling(self) -> ScalingOptions:
+        """What the labels say of the number of replicas."""
+        return parse_scaling_options(self.labels)
+
+    @property
     def min_replicas(self) -> int:
         """Replicas that a deployment starts with."""
-        return min(self._label(MIN_REPLICAS_LABEL, _DEFAULT_MIN_REPLICAS), self.max_replicas)
+        return self.scaling.min_replicas
 
     @property
     def max_replicas(self) -> int:
         """Replicas above which scaling does not go."""
-        return max(1, self._label(MAX_REPLICAS_LABEL, _DEFAULT_MAX_REPLICAS))
+        return self.scaling.max_replicas
 
     @property
     def not_honoured(self) -> tuple[str, ...]:
@@ -84,14 +94,6 @@ class Deployment:
             "limits.cpu": "cpu" in self.limits,
         }
         return tuple(name for name, is_asked in asked.items() if is_asked)
-
-    def _label(self, name: str, default: int) -> int:
-        text = self.labels.get(name)
-        if not text:
-            return default
-        if not text.isascii() or not text.isdigit():
-            raise BadRequest(f"label {name} is {text!r}; it has to be a whole number")
-        return int(text)
 
 
 def parse_deployment(body: object) -> Deployment:
@@ -140,7 +142,7 @@ def _check_values(deployment: Deployment) -> None:
         if cpu := resources.get("cpu"):
             parse_cpus(cpu)
     # Reading them is what checks them.
-    _ = deployment.min_replicas, deployment.exec_timeout_seconds
+    _ = deployment.scaling, deployment.exec_timeout_seconds
 
 
 def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
@@ -164,6 +166,8 @@ class DeploymentRecord:
     deployment: Deployment
     replicas: int
     created_at: str
+    floor: int = 0
+    """What an operator asked for last by scale-function: automatic scaling goes above it, never below."""
 
     @classmethod
     def fresh(cls, deployment: Deployment) -> "DeploymentRecord":
@@ -173,7 +177,7 @@ class DeploymentRecord:
     def updated(self, deployment: Deployment) -> "DeploymentRecord":
         """Return the record with another deployment; its replicas stay, within the new bounds."""
         replicas = min(max(self.replicas, deployment.min_replicas), deployment.max_replicas)
-        return DeploymentRecord(deployment, replicas, self.created_at)
+        return replace(self, deployment=deployment, replicas=replicas)
 
 
 class DeploymentStore:
@@ -217,4 +221,6 @@ class DeploymentStore:
         deployment = fields["deployment"]
         for key in ("constraints", "secrets"):
             deployment[key] = tuple(deployment[key])
-        return DeploymentRecord(Deployment(**deployment), fields["replicas"], fields["created_at"])
+        return DeploymentRecord(
+            Deployment(**deployment), fields["replicas"], fields["created_at"], fields.get("floor", 0)
+        )

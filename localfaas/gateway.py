@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -100,13 +101,22 @@ class Functions:
             pool.update(record, entry)
 
     def scale(self, name: str, replicas: int) -> None:
-        """Make `replicas` the number to keep, at most the function's maximum.
+        """Make `replicas` the number to keep, at most the function's maximum; an operator asks for it.
 
         Raises:
             FunctionNotFound: nothing of that name is deployed.
             OSError: it cannot be written down.
         """
         pool = self.find(name)
+        pool.record = replace(pool.record, floor=min(replicas, pool.record.deployment.max_replicas))
+        self.autoscale(pool, replicas)
+
+    def autoscale(self, pool: Pool, replicas: int) -> None:
+        """Make `replicas` the number to keep until the load, or an operator, asks for another.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
         pool.scale(replicas)
         self._store.save(pool.record)
 

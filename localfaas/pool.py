@@ -17,6 +17,7 @@ from localfaas.images import ImageEntry
 from localfaas.logs import FunctionLog
 from localfaas.replica import Replica, replica_environment
 from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec, Runtime
+from localfaas.scaling import lowest_replicas
 from localfaas.secret_store import SecretStore
 from localfaas.stats import FunctionStats
 from localfaas.upstream import ReplyLost
@@ -107,7 +108,7 @@ class Pool:
         waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = None
         if self.record.replicas == 0:
-            self.scale(1)
+            self.scale(lowest_replicas(self.record.deployment.scaling, self.record.floor))
         return waiter
 
     def leave(self, waiter: "asyncio.Future[Replica]") -> None:

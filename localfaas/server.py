@@ -19,6 +19,7 @@ from a2wsgi import WSGIMiddleware
 from localfaas import __version__
 from localfaas.api import create_control_api
 from localfaas.auth import load_or_create_credentials
+from localfaas.autoscaler import Autoscaler
 from localfaas.config import GatewayConfig, StatePaths, write_atomically
 from localfaas.errors import ConfigurationError, PortInUse
 from localfaas.gateway import Functions, Gateway
@@ -77,10 +78,12 @@ async def _serve(
         timeout_graceful_shutdown=max(1, round(config.grace_seconds)),
     )
     server = _Server(server_config, functions, paths)
+    autoscaling = asyncio.get_running_loop().create_task(Autoscaler(functions).run())
     try:
         functions.restore()
         await server.serve(sockets=[listening])
     finally:
+        autoscaling.cancel()
         await functions.close()
         paths.gateway.unlink(missing_ok=True)
 

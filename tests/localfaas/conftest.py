@@ -22,6 +22,7 @@ from localfaas.deploy import GatewayClient, deploy_stack
 from localfaas.stack import load_stack
 
 REPOSITORY = Path(__file__).parents[2]
+TWO_REPLICAS = {"com.openfaas.scale.min": "2", "com.openfaas.scale.max": "2"}
 PROBE = """
 import json, os, signal, subprocess, sys, time
 from flask import Response
@@ -265,7 +266,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway for a whole module, with the function `probe` (two replicas) deployed."""
     directory = tmp_path_factory.mktemp("gateway")
     project = make_project(directory)
-    project.add("probe", labels={"com.openfaas.scale.min": "2"}, environment={"exec_timeout": "20s"})
+    project.add("probe", labels=TWO_REPLICAS, environment={"exec_timeout": "20s"})
     live = LiveGateway(project, directory / "state")
     live.start()
     live.deploy()

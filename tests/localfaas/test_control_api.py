@@ -73,7 +73,11 @@ def test_list_and_describe_show_the_deployment(gateway: Any) -> None:
     described.pop("invocationCount")
     listed["probe"].pop("invocationCount")
     assert described == listed["probe"]
-    assert described["labels"] == {"com.openfaas.scale.min": "2", "faas_function": "probe"}
+    assert described["labels"] == {
+        "com.openfaas.scale.min": "2",
+        "com.openfaas.scale.max": "2",
+        "faas_function": "probe",
+    }
     assert described["envVars"] == {"exec_timeout": "20s"}
     assert (described["replicas"], described["availableReplicas"]) == (2, 2)
     assert usage["totalMemoryBytes"] > 0
