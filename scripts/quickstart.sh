@@ -11,6 +11,7 @@ Installs peerless into .venv, starts the platform, stores MNIST, trains with 4 p
   --keep   leave the platform running (`.venv/bin/peerless down` ends it)
 
 Example: scripts/quickstart.sh --keep --rounds 200
+PEERLESS_STATE_DIR, PEERLESS_RUNS_DIR and so on say where it keeps its things.
 END
 }
 
@@ -31,4 +32,8 @@ fi
 "$peerless" up
 "$peerless" data push mnist
 "$peerless" train --peers 4 --dataset mnist "$@"
-[ -z "$keep" ] || echo "The platform goes on running; end it with: $peerless down" >&2
+if [ -n "$keep" ]; then
+    echo "The platform goes on running; $peerless down ends it." >&2
+else
+    echo "To go on: . .venv/bin/activate && peerless up" >&2
+fi

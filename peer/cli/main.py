@@ -62,7 +62,7 @@ for command in (up, down, status, doctor, data, train, peer, resume, runs):
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        status_code = cli.main(standalone_mode=False)
+        status_code = cli.main(prog_name="peerless", standalone_mode=False)
     except PeerlessError as error:
         _exit(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,5 +1,6 @@
 """The options that make a run's configuration, in one table: name, field of it, how it is read."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _mapping(value: Any) -> dict[str, Any]:
             f"{value!r} is no mapping from names to values: write it as '{{input_size: 64}}'"
         )
     try:
-        msgspec.json.encode(mapping)
+        json.dumps(mapping, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise click.BadParameter(f"{value!r} holds what JSON cannot: {error}") from error
     return mapping
