@@ -16,6 +16,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from localfaas import __version__
+from localfaas.async_queue import AsyncQueue
 from localfaas.deployments import NAMESPACE, parse_deployment
 from localfaas.errors import BadRequest, LocalFaasError
 from localfaas.gateway import Functions
@@ -34,18 +35,19 @@ _SHA = f"v{__version__}"
 
 
 def create_control_api(
-    functions: Functions, memory_description: str, loop: asyncio.AbstractEventLoop
+    functions: Functions, queue: AsyncQueue, memory_description: str, loop: asyncio.AbstractEventLoop
 ) -> Flask:
     """Return the WSGI application of `/system/*`, `/healthz` and `/metrics`.
 
     Args:
         functions: what is deployed; used on `loop` only.
+        queue: asynchronous calls; used on `loop` only.
         memory_description: what holds memory limits here, for `/system/info`.
         loop: the gateway's event loop, which runs.
     """
     app = Flask("localfaas", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY_BYTES
-    views = _Views(functions, memory_description, loop)
+    views = _Views(functions, queue, memory_description, loop)
     app.add_url_rule("/healthz", view_func=views.health)
     app.add_url_rule("/metrics", view_func=views.metrics)
     app.add_url_rule("/system/info", view_func=views.info)
@@ -70,13 +72,17 @@ class _Views:
     """What each route answers."""
 
     def __init__(
-        self, functions: Functions, memory_description: str, loop: asyncio.AbstractEventLoop
+        self,
+        functions: Functions,
+        queue: AsyncQueue,
+        memory_description: str,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._functions = functions
         self._memory_description = memory_description
         self._loop = loop
         self._usage = UsageMeter()
-        self._metrics = MetricsPage(functions)
+        self._metrics = MetricsPage(functions, queue)
 
     def health(self) -> Response:
         return _text("OK", 200)

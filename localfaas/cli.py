@@ -66,6 +66,20 @@ def cli() -> None:
 @click.option(
     "--max-waiting", type=click.IntRange(0), default=1_000, show_default=True, help="Longest queue."
 )
+@click.option(
+    "--max-async-waiting",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Longest queue of asynchronous calls.",
+)
+@click.option(
+    "--max-async-body-bytes",
+    type=click.IntRange(0),
+    default=4 << 20,
+    show_default=True,
+    help="Longest body of an asynchronous call.",
+)
 @click.option("--grace-seconds", type=click.FloatRange(0), default=10.0, show_default=True)
 @click.option("--default-timeout-seconds", type=click.FloatRange(0), default=60.0, show_default=True)
 @click.option("--verbose", is_flag=True, help="Log more.")

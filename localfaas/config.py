@@ -33,6 +33,14 @@ class GatewayConfig:
     """`exec_timeout` of a function that sets none, as in OpenFaaS' gateway."""
     start_timeout_seconds: float = 120.0
     """A replica that has answered nothing after this is killed and started anew."""
+    max_async_waiting: int = 10_000
+    """Asynchronous calls that may wait, of all functions; the next is answered 429."""
+    max_async_body_bytes: int = 4 << 20
+    """The longest body of an asynchronous call; a longer one is answered 413."""
+
+    def timeout_seconds(self, exec_timeout_seconds: float | None) -> float:
+        """Return how long a call of a function with that `exec_timeout` may take; 0 for no limit."""
+        return self.default_timeout_seconds if exec_timeout_seconds is None else exec_timeout_seconds
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,11 @@ class StatePaths:
     def mounts(self) -> Path:
         """One folder a function that names secrets, in it those that its replicas are given."""
         return self.root / "mounts"
+
+    @property
+    def calls(self) -> Path:
+        """The queue of asynchronous calls, an SQLite database."""
+        return self.root / "calls.sqlite"
 
     @property
     def user(self) -> Path:

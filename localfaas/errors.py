@@ -8,7 +8,9 @@ LocalFaasError            exit 1
 ├── FunctionNotFound      404
 ├── SecretNotFound        404
 ├── SecretExists          409
+├── PayloadTooLarge       413      the body of an asynchronous call is longer than may be
 ├── QueueFull             429      as many requests wait as may
+├── QueueStorageFailed    500      the queue of asynchronous calls cannot be written
 ├── NotAccepting          503      the gateway or the function is shutting down
 ├── FunctionUnavailable   503      no replica of the function stays up
 └── StartFailed           (none)   one replica did not start; the pool tries again
@@ -74,6 +76,19 @@ class QueueFull(LocalFaasError):
 
     status = 429
     kind = "queue_full"
+
+
+class PayloadTooLarge(LocalFaasError):
+    """The body of an asynchronous call is longer than may be; it was not queued."""
+
+    status = 413
+    kind = "payload_too_large"
+
+
+class QueueStorageFailed(LocalFaasError):
+    """The queue of asynchronous calls cannot be read or written; what was in it still is."""
+
+    kind = "queue_storage_failed"
 
 
 class NotAccepting(LocalFaasError):

@@ -5,16 +5,15 @@ application of `localfaas.api`, in threads.
 """
 
 import asyncio
-import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from urllib.parse import parse_qs
 
+from localfaas.answers import answer_error, answer_text
 from localfaas.auth import Credentials
 from localfaas.config import GatewayConfig, StatePaths
 from localfaas.deployments import NAMESPACE, Deployment, DeploymentRecord, DeploymentStore
@@ -28,7 +27,7 @@ from localfaas.secret_store import SecretStore
 
 _log = logging.getLogger(__name__)
 
-_FUNCTION_PATH = re.compile(rb"/function/([^/]+)(/.*)?")
+_FUNCTION_PATH = re.compile(rb"/(?:async-)?function/([^/]+)(/.*)?")
 # Everything else asks for the password: `/%73ystem/functions` is `/system/functions` to Flask.
 _OPEN_PATHS = (b"/healthz", b"/metrics")
 _NAME = re.compile(rf"([a-z0-9](?:[-a-z0-9]{{0,61}}[a-z0-9])?)(?:\.{NAMESPACE})?")
@@ -166,6 +165,14 @@ class Functions:
         task.add_done_callback(self._closing.discard)
 
 
+def split_function_path(path: bytes, scope: Scope) -> tuple[str, bytes]:
+    """Return the name in `/function/<name>/…`, and what follows it, with the query."""
+    match = _FUNCTION_PATH.fullmatch(path)
+    name = match[1].decode("ascii", errors="replace") if match else ""
+    rest = (match[2] if match else None) or b"/"
+    return name, rest + b"?" + scope["query_string"] if scope["query_string"] else rest
+
+
 def _unknown_image(image: str) -> str:
     return f"image {image!r} is unknown; build it with `localfaas build -f stack.yml` on this state directory"
 
@@ -174,11 +181,26 @@ class Gateway:
     """The ASGI application."""
 
     def __init__(
-        self, functions: Functions, credentials: Credentials, control: AsgiApp, config: GatewayConfig
+        self,
+        functions: Functions,
+        credentials: Credentials,
+        control: AsgiApp,
+        later: AsgiApp,
+        config: GatewayConfig,
     ) -> None:
+        """Put functions behind HTTP.
+
+        Args:
+            functions: what is deployed.
+            credentials: what everything but invocations, `/healthz` and `/metrics` asks for.
+            control: serves the rest of the REST API.
+            later: serves `/async-function/*`.
+            config: the gateway's.
+        """
         self._functions = functions
         self._credentials = credentials
         self._control = control
+        self._later = later
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,9 +211,11 @@ class Gateway:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         if path.startswith(b"/function/"):
             await self._invoke(path, scope, receive, send)
+        elif path.startswith(b"/async-function/"):
+            await self._later(scope, receive, send)
         elif path not in _OPEN_PATHS and not self._is_authorized(scope):
             headers = [(b"www-authenticate", b'Basic realm="Restricted"')]
-            await _answer_text(
+            await answer_text(
                 send, 401, "unauthorized: use the user and password of the state directory", headers
             )
         elif path == b"/system/logs" and scope["method"] == "GET":
@@ -204,21 +228,15 @@ class Gateway:
         return len(values) == 1 and self._credentials.accepts(values[0].decode("latin-1"))
 
     async def _invoke(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        match = _FUNCTION_PATH.fullmatch(path)
-        name = match[1].decode("ascii", errors="replace") if match else ""
+        name, rest = split_function_path(path, scope)
         try:
             if self._functions.is_stopping:
                 raise NotAccepting("the gateway is shutting down")
             pool = self._functions.find(name)
         except LocalFaasError as error:
-            await _answer_json(send, error.status, {"error": error.kind, "message": str(error)})
+            await answer_error(send, error)
             return
-        rest = (match[2] if match else None) or b"/"
-        if scope["query_string"]:
-            rest += b"?" + scope["query_string"]
-        timeout_seconds = pool.record.deployment.exec_timeout_seconds
-        if timeout_seconds is None:
-            timeout_seconds = self._config.default_timeout_seconds
+        timeout_seconds = self._config.timeout_seconds(pool.record.deployment.exec_timeout_seconds)
         await Invocation(pool, rest, scope, receive, send, timeout_seconds).run()
 
     async def _stream_logs(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -233,10 +251,10 @@ class Gateway:
                 raise ValueError("since has no time zone")
             tail = int(query.get("tail", "0"))
         except FunctionNotFound as error:
-            await _answer_text(send, error.status, str(error))
+            await answer_text(send, error.status, str(error))
             return
         except ValueError as error:
-            await _answer_text(
+            await answer_text(
                 send, 400, f"{error}; `tail` is a whole number, `since` is like 2026-01-31T12:00:00Z"
             )
             return
@@ -269,21 +287,3 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _answer_text(
-    send: Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    await _answer(send, status, b"text/plain; charset=utf-8", (text + "\n").encode(), headers)
-
-
-async def _answer_json(send: Send, status: int, fields: dict[str, Any]) -> None:
-    await _answer(send, status, b"application/json", json.dumps(fields).encode(), ())
-
-
-async def _answer(
-    send: Send, status: int, content_type: bytes, body: bytes, headers: Iterable[tuple[bytes, bytes]]
-) -> None:
-    all_headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body})

@@ -23,6 +23,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from localfaas.async_queue import AsyncQueue
 from localfaas.deployments import NAMESPACE
 from localfaas.gateway import Functions
 from localfaas.memory import MemoryUsage
@@ -37,9 +38,9 @@ _NAME = ["function_name"]
 class MetricsPage:
     """Renders every metric of a gateway; to be used on its event loop."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, queue: AsyncQueue) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_FunctionCollector(functions))
+        self._registry.register(_FunctionCollector(functions, queue))
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
@@ -49,8 +50,9 @@ class MetricsPage:
 
 
 class _FunctionCollector(Collector):
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, queue: AsyncQueue) -> None:
         self._functions = functions
+        self._queue = queue
 
     def describe(self) -> Iterable[Metric]:
         """Say nothing at registration: names are fixed, values are not there yet."""
@@ -62,6 +64,7 @@ class _FunctionCollector(Collector):
         yield from _invocations(pools)
         yield from _replicas(pools)
         yield from _memory(pools, self._functions.runtime.memory_source)
+        yield from _asynchronous(self._queue)
 
 
 def _label(pool: Pool) -> str:
@@ -145,6 +148,19 @@ def _memory(pools: list[Pool], source: str) -> Iterator[Metric]:
             [_label(pool), source], pool.stats.ended_major_faults + total(lambda u: u.major_faults)(pool)
         )
     yield from (pressure, faults)
+
+
+def _asynchronous(queue: AsyncQueue) -> Iterator[Metric]:
+    depth = GaugeMetricFamily(
+        "localfaas_async_queue_depth", "Asynchronous calls not answered yet.", labels=_NAME
+    )
+    oldest = GaugeMetricFamily(
+        "localfaas_async_queue_oldest_seconds", "Age of the oldest of them.", labels=_NAME
+    )
+    for function, num_calls, seconds in queue.depths():
+        depth.add_metric([f"{function}.{NAMESPACE}"], num_calls)
+        oldest.add_metric([f"{function}.{NAMESPACE}"], seconds)
+    yield from (depth, oldest)
 
 
 def _gauge(pools: list[Pool], name: str, text: str, value: Callable[[Pool], float]) -> Metric:

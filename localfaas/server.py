@@ -18,6 +18,9 @@ from a2wsgi import WSGIMiddleware
 
 from localfaas import __version__
 from localfaas.api import create_control_api
+from localfaas.async_endpoint import AsyncEndpoint
+from localfaas.async_queue import AsyncQueue
+from localfaas.async_store import CallStore
 from localfaas.auth import load_or_create_credentials
 from localfaas.autoscaler import Autoscaler
 from localfaas.config import GatewayConfig, StatePaths, write_atomically
@@ -61,9 +64,11 @@ async def _serve(
 ) -> None:
     runtime = ProcessRuntime(paths.create_socket_directory(), memory)
     functions = Functions(config, runtime)
-    app: Any = create_control_api(functions, memory.description, asyncio.get_running_loop())
+    queue = AsyncQueue(CallStore(paths.calls), functions, config)
+    app: Any = create_control_api(functions, queue, memory.description, asyncio.get_running_loop())
     control = cast(AsgiApp, WSGIMiddleware(app, workers=_CONTROL_THREADS))
-    gateway = Gateway(functions, load_or_create_credentials(paths), control, config)
+    later = AsyncEndpoint(queue, functions, config.max_async_body_bytes)
+    gateway = Gateway(functions, load_or_create_credentials(paths), control, later, config)
     server_config = uvicorn.Config(
         gateway,
         http="httptools",
@@ -77,23 +82,29 @@ async def _serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(config.grace_seconds)),
     )
-    server = _Server(server_config, functions, paths)
+    server = _Server(server_config, functions, queue, paths)
     autoscaling = asyncio.get_running_loop().create_task(Autoscaler(functions).run())
     try:
         functions.restore()
+        await queue.restore()
         await server.serve(sockets=[listening])
     finally:
         autoscaling.cancel()
+        queue.stop()
         await functions.close()
+        await queue.close()
         paths.gateway.unlink(missing_ok=True)
 
 
 class _Server(uvicorn.Server):
     """Says where it listens once it does, and lets waiting requests go as soon as it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, functions: Functions, paths: StatePaths) -> None:
+    def __init__(
+        self, config: uvicorn.Config, functions: Functions, queue: AsyncQueue, paths: StatePaths
+    ) -> None:
         super().__init__(config)
         self._functions = functions
+        self._queue = queue
         self._paths = paths
         self._loop = asyncio.get_running_loop()
 
@@ -113,6 +124,7 @@ class _Server(uvicorn.Server):
         yield
 
     def _stop(self, number: int) -> None:
+        self._queue.stop()
         self._functions.stop_accepting()
         self.handle_exit(number, None)
 
