@@ -265,7 +265,7 @@ class Platform:
                 retry(answers, _READY)
             except GatewayUnreachable as error:
                 raise PlatformError(f"the gateway at {url} does not answer: {_tail(log_path)}") from error
-        say(f"gateway   {url}  (user admin, password in {self.password_file})")
+        say(f"gateway   {url}\n          user admin, password in {self.password_file}")
 
     @contextmanager
     def _ended_on_error(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
@@ -306,8 +306,18 @@ def _ready_replicas(gateway: Gateway, function: str) -> int:
     description = gateway.describe(function)
     wanted, available = int(description.get("replicas", 0)), int(description.get("availableReplicas", 0))
     if not 0 < wanted <= available:
-        raise GatewayUnreachable(f"function {function} has {available} of {wanted} replicas")
+        limit = (description.get("limits") or {}).get("memory", "none")
+        raise _NotReady(
+            f"function {function} has {available} of {wanted} replicas: gateway.log in the state directory "
+            f"says why; raise limits.memory in the stack file if {limit} is too little to start with"
+        )
     return available
+
+
+class _NotReady(PlatformError):
+    """A function has not all its replicas yet."""
+
+    retryable = True
 
 
 def _localfaas(arguments: list[str], environment: dict[str, str]) -> None:

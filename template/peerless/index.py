@@ -24,7 +24,12 @@ from typing import Any
 from flask import Flask, Response, make_response, request
 from waitress.server import create_server
 
-_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "cannot allocate memory", "not enough memory")
+_OUT_OF_MEMORY_TEXTS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "could not create a primitive",  # what oneDNN says of an allocation that fails
+)
 _LISTEN_FD = 3
 _PORT_VARIABLE = "port"
 _DEFAULT_PORT = 8080
