@@ -187,10 +187,11 @@ class _Refusal(msgspec.Struct, frozen=True):
 
 
 def _out_of_memory_text(function: str, refusal: _Refusal) -> str:
-    if not refusal.limit_bytes:
-        return f"function {function} ran out of memory. {refusal.message}".rstrip()
-    mebibyte = 1 << 20
+    sizes = refusal.message
+    if refusal.limit_bytes:
+        limit_mib, peak_mib = refusal.limit_bytes >> 20, refusal.peak_bytes >> 20
+        sizes = f"limit {limit_mib} MiB, peak {peak_mib} MiB ({refusal.replica})"
     return (
-        f"function {function} ran out of memory: limit {refusal.limit_bytes // mebibyte} MiB, peak "
-        f"{refusal.peak_bytes // mebibyte} MiB ({refusal.replica})"
+        f"function {function} ran out of memory: {sizes.rstrip('.')}. Raise `limits.memory` in stack.yml and "
+        "deploy it again, or take a smaller --batch-size or --micro-batch"
     )

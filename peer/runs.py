@@ -256,9 +256,7 @@ def _try_one_batch(
         compute.gradient(0, stored)
     except OutOfMemory as error:
         raise OutOfMemory(
-            f"{error}: model {config.model.name} with --batch-size {config.batch_size} does not fit. Raise "
-            "`limits.memory` of the function in stack.yml and deploy it again, or take a smaller "
-            "--batch-size or --micro-batch"
+            f"model {config.model.name} with --batch-size {config.batch_size} does not fit: {error}"
         ) from error
     except ObjectCorrupt as error:
         again = f"`peerless data remove {dataset.id}`, `peerless data push {dataset.name}`"
