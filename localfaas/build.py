@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from localfaas.config import StatePaths
-from localfaas.deployments import check_function_name
+from localfaas.deployments import FORKING_MODES, check_function_name
 from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.images import ImageEntry, save_image
 from localfaas.stack import Function, Stack, load_template
@@ -40,6 +40,11 @@ def build_function(stack: Stack, function: Function, paths: StatePaths) -> Image
     command = tuple(shlex.split(function.fprocess or template.fprocess))
     if not command:
         raise ConfigurationError(f"template {function.language!r} has no `fprocess` in its template.yml")
+    if template.mode not in ("", "http", *FORKING_MODES):
+        raise ConfigurationError(
+            f"template {function.language!r} has a watchdog in mode {template.mode!r}; localfaas serves "
+            "http, streaming, serializing and classic"
+        )
     directory = paths.build.resolve() / function.name
     fresh, old = directory.with_name(f".{function.name}.new"), directory.with_name(f".{function.name}.old")
     for leftover in (fresh, old):
@@ -54,7 +59,8 @@ def build_function(stack: Stack, function: Function, paths: StatePaths) -> Image
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    entry = ImageEntry(function.image, str(directory), command, {}, template.preload)
+    environment = {"mode": template.mode} if template.mode else {}
+    entry = ImageEntry(function.image, str(directory), command, environment, template.preload)
     save_image(paths.images, entry)
     return entry
 

@@ -18,6 +18,8 @@ NAMESPACE = "openfaas-fn"
 # Keys that only a status carries: a client may GET, change and PUT the whole specification.
 STATUS_PREFIX = "localfaas."
 NAME_LABEL = "faas_function"
+# Of the watchdogs: a process a request. In the mode `http`, the default, `fprocess` is a server itself.
+FORKING_MODES = ("classic", "serializing", "streaming")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[^=\0]+")
@@ -136,6 +138,9 @@ def _check_values(deployment: Deployment) -> None:
     for name, value in deployment.env_vars.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
             raise BadRequest(f"environment variable {name!r} cannot be set; use no `=` in names and no NUL")
+    mode = deployment.env_vars.get("mode", "http")
+    if mode not in ("http", *FORKING_MODES):
+        raise BadRequest(f"mode {mode!r} is not served; use http, streaming, serializing or classic")
     for resources in (deployment.limits, deployment.requests):
         if memory := resources.get("memory"):
             parse_memory_bytes(memory)

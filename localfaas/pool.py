@@ -11,11 +11,11 @@ from functools import partial
 from typing import cast
 
 from localfaas.config import GatewayConfig
-from localfaas.deployments import DeploymentRecord
+from localfaas.deployments import FORKING_MODES, DeploymentRecord
 from localfaas.errors import FunctionUnavailable, NotAccepting, QueueFull, StartFailed
 from localfaas.images import ImageEntry
 from localfaas.logs import FunctionLog
-from localfaas.replica import Replica, replica_environment
+from localfaas.replica import WATCHDOG_COMMAND, Replica, replica_environment
 from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec, Runtime
 from localfaas.scaling import lowest_replicas
 from localfaas.secret_store import SecretStore
@@ -314,12 +314,18 @@ class Pool:
     def _spec(self, name: str) -> ReplicaSpec:
         """Return what the next replica is to be; raises StartFailed where a secret has gone."""
         deployment = self.record.deployment
+        command = tuple(shlex.split(deployment.env_process)) or self._entry.command
+        environment = dict(replica_environment(deployment, self._entry, name))
+        is_watched = environment.get("mode") in FORKING_MODES
+        if is_watched:
+            environment["fprocess"] = shlex.join(command)
+            command = WATCHDOG_COMMAND
         return ReplicaSpec(
             name=name,
             directory=self._entry.directory,
-            command=tuple(shlex.split(deployment.env_process)) or self._entry.command,
-            environment=replica_environment(deployment, self._entry, name),
-            preload=self._entry.preload,
+            command=command,
+            environment=environment,
+            preload=() if is_watched else self._entry.preload,
             memory_limit_bytes=deployment.memory_limit_bytes,
             secrets_directory=self._secret_store.provide(deployment.service, deployment.secrets),
             log=partial(self.log.append, name),

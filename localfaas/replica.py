@@ -1,7 +1,9 @@
 """One replica as the pool sees it."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from localfaas.deployments import NAMESPACE, Deployment
 from localfaas.images import ImageEntry
@@ -10,6 +12,8 @@ from localfaas.upstream import ReplicaConnection
 
 _READY_REQUEST = b"GET /_/ready HTTP/1.1\r\nHost: localhost\r\nUser-Agent: localfaas\r\n\r\n"
 _NOT_READY = 503
+# Isolated (-I): nothing of the function's can take the place of the standard library.
+WATCHDOG_COMMAND = (sys.executable, "-I", str(Path(__file__).parent / "runtimes" / "watchdog.py"))
 _NOT_READY_PAUSE_SECONDS = 0.05
 
 

@@ -22,6 +22,8 @@ _SUBSTITUTION = re.compile(
     r"\$\$|\\(?P<escaped>[/\\])|\$\{(?P<name>\w+)(?:(?::[-=?+]|=)(?P<default>[^}$]*))?\}|(?P<other>\$\{[^}]*\}?)"
 )
 
+_MODE = re.compile(r"""^\s*ENV\s+(?:.*\s)?mode[=\s]\s*["']?(?P<mode>\w+)""", re.MULTILINE)
+
 
 class _TextLoader(yaml.SafeLoader):
     """Reads every scalar as the text it is written as: Go puts `true` and `1e3` into a string unchanged."""
@@ -40,6 +42,9 @@ class Template:
     directory: Path
     fprocess: str
     handler_folder: str
+    mode: str
+    """Of the watchdog that its image has, by its Dockerfile; empty where it has none."""
+
     preload: tuple[str, ...]
     """Modules that a warm parent imports before it forks; a key of ours, which faas-cli ignores."""
 
@@ -175,8 +180,20 @@ def load_template(directory: Path, language: str) -> Template:
         directory=folder,
         fprocess=document.get("fprocess") or "",
         handler_folder=document.get("handler_folder") or "function",
+        mode=_watchdog_mode(folder / "Dockerfile"),
         preload=tuple(document.get("preload") or ()),
     )
+
+
+def _watchdog_mode(dockerfile: Path) -> str:
+    """Return what an image's `mode` is: set in its Dockerfile, else that of the watchdog it copies."""
+    try:
+        text = dockerfile.read_text()
+    except FileNotFoundError:
+        return ""
+    if found := _MODE.search(text):
+        return found["mode"]
+    return "classic" if "classic-watchdog" in text else ""
 
 
 def _read_yaml(path: Path, environment: Mapping[str, str], *, is_substituted: bool = True) -> dict[str, Any]:

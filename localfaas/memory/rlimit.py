@@ -98,12 +98,12 @@ class RlimitGroup:
         self._forget(self)
 
     def _private_bytes(self) -> int:
-        """Return the resident anonymous memory above what was there at the fork."""
-        try:
-            _, resident, shared, *_ = Path(f"/proc/{self._pid}/statm").read_text().split()
-        except OSError:
-            return 0
-        private_bytes = max(0, (int(resident) - int(shared)) * _PAGE_BYTES - self._base_bytes)
+        """Return the resident anonymous memory above what was there at the fork.
+
+        Of a command, that of its children too: no RLIMIT_DATA holds them, and a watchdog has nothing else.
+        """
+        pids = [self._pid] if self._base_bytes else _family(self._pid)
+        private_bytes = max(0, sum(map(_anonymous_bytes, pids)) - self._base_bytes)
         self._peak_bytes = max(self._peak_bytes, private_bytes)
         return private_bytes
 
@@ -112,3 +112,22 @@ class RlimitGroup:
             fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
             self._major_faults = int(fields[9])
         return self._major_faults
+
+
+def _anonymous_bytes(pid: int) -> int:
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    found = [pid]
+    for parent in found:
+        # A child is listed with the thread that started it.
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):
+                found += map(int, children.read_text().split())
+    return found
