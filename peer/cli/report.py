@@ -33,9 +33,8 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
     _phases(summary)
     click.echo()
     if summary.compute == "functions":
-        _line(
-            "invocations", f"{summary.invocations:,} ({summary.cold_starts} cold starts{_retries(summary)})"
-        )
+        _line("invocations", f"{summary.invocations:,}, {summary.cold_starts} of them cold starts")
+        _line("retries", _counted(summary.retries))
         _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
     moved = [
         f"{_megabytes(summary.object_bytes[kind])} {title}"
@@ -92,11 +91,8 @@ def _loss(loss: float | None) -> str:
     return "" if loss is None else f"   loss {loss:.4f}"
 
 
-def _retries(summary: "Summary") -> str:
-    total = sum(summary.retries.values())
-    if not total:
-        return ", no retries"
-    return ", retries: " + ", ".join(f"{count} {reason}" for reason, count in sorted(summary.retries.items()))
+def _counted(retries: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(retries.items())) or "none"
 
 
 def _megabytes(num_bytes: int) -> str:

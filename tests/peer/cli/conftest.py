@@ -31,9 +31,7 @@ Peerless = Callable[..., Outcome]
 
 
 @pytest.fixture
-def peerless(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Peerless:
+def peerless(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Peerless:
     """Runs a command in an empty directory with an empty state directory, and returns how it ended."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
     monkeypatch.chdir(tmp_path)

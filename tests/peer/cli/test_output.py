@@ -1,0 +1,105 @@
+"""What a person sees: a summary that fits 80 columns, progress as plain lines where there is no terminal."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from peer.cli.progress import RunProgress
+from peer.cli.report import print_summary, shortest
+from peer.rounds import RoundRecord
+from peer.summary import Summary
+
+SUMMARY = Summary(
+    run="mnist-squeezenet1_1-20260101-120000",
+    dataset="fashion-mnist-29250932f1be",
+    model="squeezenet1_1",
+    num_peers=4,
+    compute="functions",
+    rounds=120,
+    samples=61440,
+    epochs=1.12,
+    train_seconds=64.0,
+    phase_seconds={"publish": 7.41, "compute": 26.48, "exchange": 26.46, "update": 0.71},
+    function_seconds={},
+    test_accuracy=0.9783,
+    test_loss=0.067,
+    best_validation_loss=0.08,
+    best_round=100,
+    stop_reason="",
+    weights_sha256="4ed63a645a09e997" * 4,
+    weights_key="runs/x/weights/4ed6",
+    invocations=1504,
+    cold_starts=2,
+    retries={"FunctionBusy": 3, "InvocationFailed": 1},
+    object_bytes={"put": 12_345_678_901, "get": 3_250_000_000, "function_put": 809_700_000},
+    peak_function_mb=623.4,
+)
+
+
+def record(round_number: int, **changes: object) -> RoundRecord:
+    values = dict.fromkeys(RoundRecord.__struct_fields__, 0) | {
+        "run": "digits",
+        "peer": 0,
+        "round": round_number,
+        "weights_sha256": "",
+        "loss": 0.5,
+        "accuracy": 0.9,
+        "phase_seconds": {},
+        "function_seconds": {},
+        "retries": {},
+        "object_bytes": {},
+        "validation_loss": None,
+        "validation_accuracy": None,
+    }
+    return RoundRecord(**(values | changes))
+
+
+@pytest.mark.parametrize("columns", ["80", "60", "200"])
+def test_summary_fits_80_columns_and_has_no_colours_off_a_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+
+    print_summary(SUMMARY, Path.cwd() / "runs" / SUMMARY.run)
+
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    assert "97.83%" in text
+    assert f"runs/{SUMMARY.run}/" in text
+
+
+def test_summary_of_local_compute_leaves_functions_out(capsys):
+    print_summary(replace(SUMMARY, compute="local"))
+
+    text = capsys.readouterr().out
+    assert "invocations" not in text
+    assert "--compute local" not in text
+
+
+def test_path_is_relative_only_below_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    assert shortest(tmp_path / "runs" / "x") == Path("runs/x")
+    assert shortest(Path("/var/runs")) == Path("/var/runs")
+
+
+def test_progress_off_a_terminal_is_a_few_plain_lines_with_the_first_and_the_last(capsys):
+    with RunProgress(120) as progress:
+        for number in range(120):
+            progress.update(record(number))
+            progress.update(record(number, peer=1))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert 10 <= len(lines) <= 14
+    assert lines[0].startswith("round    1/120")
+    assert lines[-1].startswith("round  120/120")
+
+
+def test_progress_of_a_resumed_run_begins_where_it_goes_on(capsys):
+    with RunProgress(60, first=40) as progress:
+        for number in range(40, 60):
+            progress.update(record(number, validation_accuracy=0.97 if number > 50 else None))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("round   41/60")
+    assert lines[-1].endswith("held-out 97.00%")
