@@ -81,9 +81,9 @@ def _phases(summary: "Summary") -> None:
 
 
 def _next(summary: "Summary") -> None:
-    _line("next", "peerless train --help            other models, datasets, optimizers")
+    _line("next", "peerless train --help            more models and datasets")
     if summary.compute == "functions":
-        _line("", "peerless train --compute local   without functions: the same weights")
+        _line("", "peerless train --compute local   the same without functions")
     _line("", f"peerless runs show {summary.run}")
 
 
