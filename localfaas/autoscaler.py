@@ -28,7 +28,11 @@ class Autoscaler:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
-            self.look(loop.time())
+            try:
+                self.look(loop.time())
+            except Exception:
+                # The boundary of one look: the next may go well, and functions go on as they are.
+                _log.exception("the numbers of replicas stay as they are")
 
     def look(self, now: float) -> None:
         """Make and carry out one decision on every function."""
