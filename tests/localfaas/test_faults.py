@@ -244,7 +244,8 @@ def test_replica_that_ignores_sigterm_is_killed(make_gateway: Callable[..., Any]
     project.add("probe", fprocess="sh server.sh", environment={"PYTHONSTARTUP": ""})
     handler = project.directory / "template" / "peerless" / "server.sh"
     handler.write_text(
-        "trap '' TERM\nexec python -c 'import signal, index; signal.signal = lambda *_: 0; index.main()'\n"
+        f"trap '' TERM\nexec {sys.executable} "
+        "-c 'import signal, index; signal.signal = lambda *_: 0; index.main()'\n"
     )
     gateway = make_gateway()
     gateway.deploy()
