@@ -5,6 +5,7 @@ A process id alone may belong to another process by now; with the time it starte
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from peer.errors import PlatformError
@@ -24,6 +25,8 @@ class Process(Message, frozen=True):
 
 
 class _Running(PlatformError):
+    """A process that was told to end runs still."""
+
     retryable = True
 
 
@@ -48,11 +51,17 @@ def has_ended(process: Process) -> bool:
 
 
 def end(process: Process) -> None:
-    """End a process: SIGTERM, and SIGKILL if it goes on for 15 s. Returns when it is gone."""
+    """End a process: SIGTERM, and SIGKILL if it goes on for 15 s. Returns when it is gone.
+
+    Raises:
+        PlatformError: it does not end.
+        PermissionError: it is another user's.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         if has_ended(process):
             return
-        os.kill(process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
         try:
             retry(lambda: _check_ended(process), _GRACE)
         except _Running:

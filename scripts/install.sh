@@ -8,8 +8,13 @@ fail() {
     exit 2
 }
 
-extra="" wanted=torch
-[ "${1:-}" = --dev ] && extra="[dev]" wanted="torch torchvision"
+extra="" wanted=(torch)
+case "${1:-}" in
+    "") ;;
+    --dev) extra="[dev]" wanted=(torch torchvision) ;;
+    -h | --help) echo "Usage: scripts/install.sh [--dev]" && exit 0 ;;
+    *) fail "scripts/install.sh knows --dev only, not $1" ;;
+esac
 
 [ "$(uname -s)" = Linux ] || fail "needs Linux, this is $(uname -s): use a Linux machine or a virtual one"
 getconf GNU_LIBC_VERSION >/dev/null 2>&1 || fail "needs glibc, this system has another C library: use Debian, Ubuntu, Fedora …"
@@ -28,6 +33,7 @@ stamp=.venv/installed$extra
 sum=$(sha256sum pyproject.toml scripts/install.sh | sha256sum)$PWD
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && exit 0
 
+[ -w . ] || fail "cannot write to $PWD: clone peerless into a folder of yours"
 free_mib=$(df -Pm . | awk 'NR == 2 { print $4 }')
 [ "$free_mib" -ge 3000 ] || fail "needs 3 GB of free disk here, there are $free_mib MB: make room"
 memory_mib=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
@@ -35,14 +41,17 @@ memory_mib=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
 
 echo "installing peerless into .venv (some minutes the first time)" >&2
 .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
-pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check install)
-if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
-    # the CPU build is a tenth of the CUDA one's size
-    # shellcheck disable=SC2086
-    "${pip[@]}" --timeout 5 --retries 0 --index-url https://download.pytorch.org/whl/cpu $wanted 2>/dev/null ||
-        { [ "$free_mib" -ge 8000 ] || fail "PyTorch's CPU index cannot be reached, and the CUDA build needs 8 GB of free disk" &&
-            echo "PyTorch's CPU index cannot be reached: taking the CUDA build from the package index" >&2 &&
-            "${pip[@]}" $wanted; }
+pip_install() {
+    .venv/bin/python -m pip --quiet --disable-pip-version-check install "$@"
+}
+if ! .venv/bin/python -c "import $(IFS=, && echo "${wanted[*]}")" 2>/dev/null; then
+    # the CPU build is a tenth of the CUDA one's size, and torchvision must come from where torch does
+    cpu_index=https://download.pytorch.org/whl/cpu
+    if ! pip_install --timeout 5 --retries 0 --index-url "$cpu_index" "${wanted[@]}" 2>/dev/null; then
+        [ "$free_mib" -ge 8000 ] || fail "PyTorch's CPU index cannot be reached, and the CUDA build needs 8 GB of free disk"
+        echo "PyTorch's CPU index cannot be reached: taking the CUDA build from the package index" >&2
+        pip_install "${wanted[@]}" || fail "pip cannot install PyTorch (above): check the network, or PIP_INDEX_URL"
+    fi
 fi
-"${pip[@]}" --editable ".$extra"
+pip_install --editable ".$extra" || fail "pip cannot install peerless (above): check the network, or PIP_INDEX_URL"
 echo "$sum" >"$stamp"
