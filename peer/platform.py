@@ -47,6 +47,7 @@ FUNCTIONS = ("gradient", "evaluate")
 MOST_REPLICAS = 5
 """What OpenFaaS Community Edition allows a function."""
 
+_ANSWERS = Patience(total_seconds=10.0, longest_seconds=0.25)
 _AT_ONCE = Patience(total_seconds=0.0)
 _PORT_RETURNS = Patience(total_seconds=5.0, longest_seconds=0.1)
 _LEAST_FREE_BYTES = 32 << 20
@@ -287,7 +288,7 @@ class Platform:
         url = ["--gateway", address.url, "--password-file", str(self.password_file)]
         gateway = Gateway(address)
         try:
-            gateway.check()
+            retry(gateway.check, _ANSWERS)
             _localfaas(["build", *stack, "--state-dir", str(self._gateway_dir)], environment)
             _localfaas(["deploy", *stack, *url], environment)
             gateway.scale("gradient", options.replicas or min(os.cpu_count() or 1, MOST_REPLICAS))
