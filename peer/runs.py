@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ from peer.messages import MemberRecord, StoredObject
 from peer.phases import PhaseClock
 from peer.rounds import Work
 from peer.store import keys
+from peer.store.retry import Patience, poll
 from peer.store.s3 import Store
 from peer.summary import Summary
 
@@ -132,15 +132,19 @@ def join(store: Store, run: str, patience_seconds: float) -> tuple[RunConfig, Ru
         PeerLost: rank 0 has not shown itself within `patience_seconds`.
     """
     first: MemberRecord | None = None
-    deadline = time.monotonic() + patience_seconds
-    while time.monotonic() < deadline:
+
+    def probe() -> MemberRecord | None:
+        nonlocal first
         record = store.get_message_if_exists(keys.member(run, 0), MemberRecord)
-        if first is not None and record is not None and record.state == "running":
-            moved = (record.incarnation, record.counter) != (first.incarnation, first.counter)
-            if moved:
-                return load(store, run), RunStart(record.generation, record.resumed_round)
         first = first or record
-        time.sleep(0.25)
+        if record is None or first is None or record.state != "running":
+            return None
+        has_moved = (record.incarnation, record.counter) != (first.incarnation, first.counter)
+        return record if has_moved else None
+
+    record = poll(probe, Patience(patience_seconds, first_seconds=0.25, longest_seconds=0.25))
+    if record is not None:
+        return load(store, run), RunStart(record.generation, record.resumed_round)
     raise PeerLost(
         f"peer 0 of run {run} has not begun within {patience_seconds:.0f} s: "
         f"start it with `peerless peer {run} --rank 0`"
