@@ -103,9 +103,10 @@ def load(store: Store, run: str) -> RunConfig:
     return config
 
 
-def resume(store: Store, run: str, liveness: Liveness = _PATIENT) -> tuple[RunConfig, RunStart]:
+def resume(store: Store, run: str, liveness: Liveness) -> tuple[RunConfig, RunStart]:
     """Return a run's configuration and a new generation that begins at its newest complete checkpoint.
 
+    `liveness` must have the run's own heartbeat: a peer that beats more slowly would pass for dead.
     What earlier generations left behind is deleted; no live peer reads it, since every rank is free.
 
     Raises:

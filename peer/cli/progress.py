@@ -3,6 +3,7 @@
 import sys
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,25 +13,13 @@ from peer.rounds import RoundRecord
 _LINES = 12
 
 
-class RunProgress:
-    """Shows a run's rounds as they complete.
+class _Bar:
+    """A bar that is made when there is first something to show, and ends with its `with` block."""
 
-    Args:
-        rounds: how many there are.
-        first: the round that this begins with.
-        peer: whose records are shown; those of the others are the same but for times.
-    """
-
-    def __init__(self, rounds: int, first: int = 0, peer: int = 0) -> None:
-        self._rounds = rounds
-        self._first = first
-        self._peer = peer
-        self._began = time.monotonic()
-        self._validation = ""
-        self._next_line = first
+    def __init__(self) -> None:
         self._progress: Progress | None = None
 
-    def __enter__(self) -> "RunProgress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -41,6 +30,25 @@ class RunProgress:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+class RunProgress(_Bar):
+    """Shows a run's rounds as they complete.
+
+    Args:
+        rounds: how many there are.
+        first: the round that this begins with.
+        peer: whose records are shown; those of the others are the same but for times.
+    """
+
+    def __init__(self, rounds: int, first: int = 0, peer: int = 0) -> None:
+        super().__init__()
+        self._rounds = rounds
+        self._first = first
+        self._peer = peer
+        self._began = time.monotonic()
+        self._validation = ""
+        self._next_line = first
 
     def update(self, record: RoundRecord) -> None:
         """Show one record, if it is of the peer that is shown."""
@@ -76,24 +84,12 @@ class RunProgress:
         self._progress.update(task, completed=record.round + 1, description=text, refresh=True)
 
 
-class ByteProgress:
+class ByteProgress(_Bar):
     """Shows how many bytes of a transfer are done, on a terminal only."""
 
     def __init__(self, text: str) -> None:
+        super().__init__()
         self._text = text
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> "ByteProgress":
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def update(self, done_bytes: int, total_bytes: int) -> None:
         """Show that `done_bytes` of `total_bytes` are done."""

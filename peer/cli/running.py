@@ -45,7 +45,7 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
     return Surroundings(
         store=store,
         gateway=gateway,
-        liveness=Liveness(options["heartbeat"], options["peer_patience"], options["join_patience"]),
+        liveness=_liveness(options),
         outage_seconds=options["outage_patience"],
         directory=options["runs_dir"] / keys.checked(config.run, "run"),
     )
@@ -79,13 +79,13 @@ def create(
     return config
 
 
-def resume(store: Store, run: str) -> tuple[RunConfig, RunStart]:
+def resume(store: Store, run: str, options: dict[str, Any]) -> tuple[RunConfig, RunStart]:
     """Return what `peer.runs.resume` does, without waiting for torch if there is no such run."""
     _check_exists(store, run)
     _compute_with_one_thread()
     from peer import runs
 
-    return runs.resume(store, run)
+    return runs.resume(store, run, _liveness(options))
 
 
 def join(store: Store, run: str, rank: int, options: dict[str, Any]) -> tuple[RunConfig, RunStart]:
@@ -201,3 +201,7 @@ def _compute_with_one_thread() -> None:
     """Fix the number of threads before torch is imported: the same bits everywhere, and safe forks."""
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
+
+
+def _liveness(options: dict[str, Any]) -> Liveness:
+    return Liveness(options["heartbeat"], options["peer_patience"], options["join_patience"])

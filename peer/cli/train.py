@@ -123,7 +123,7 @@ def train(
 def resume(run: str, as_json: bool, **options: Any) -> None:
     """Go on with a run from its newest checkpoint, with all peers on this machine."""
     store = open_store(options, is_written=True)
-    config, start = running.resume(store, run)
+    config, start = running.resume(store, run, options)
     surroundings = running.surroundings(store.address, config, options)
     make_folder(surroundings.directory)
     click.echo(f"run {run}: going on from round {start.resumed_round}", err=True)
@@ -169,7 +169,10 @@ def peer(
         config = running.create(store, wanted, asked["epochs"], data_dir, surroundings)
         start = RunStart()
     else:
-        config, start = running.join(store, run, rank, options) if rank else running.resume(store, run)
+        if rank:
+            config, start = running.join(store, run, rank, options)
+        else:
+            config, start = running.resume(store, run, options)
         check_agrees(config, wanted, context)
         surroundings = running.surroundings(store.address, config, options)
         make_folder(surroundings.directory)
