@@ -78,10 +78,9 @@ def _load_of(pool: Pool) -> Load:
 def _demand_of(pool: Pool) -> Demand:
     deployment = pool.record.deployment
     usages = [replica.process.memory() for replica in pool.replicas]
-    most_used_bytes = max([pool.stats.peak_bytes, *(usage.peak_bytes for usage in usages)])
     return Demand(
         replicas=pool.record.replicas,
         cpus=deployment.cpus,
-        replica_bytes=deployment.memory_limit_bytes or most_used_bytes,
+        replica_bytes=deployment.memory_limit_bytes or pool.peak_bytes,
         used_bytes=sum(usage.working_set_bytes for usage in usages),
     )

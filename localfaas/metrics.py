@@ -129,8 +129,8 @@ def _memory(pools: list[Pool], source: str) -> Iterator[Metric]:
     yield _gauge(
         pools,
         "localfaas_memory_peak_bytes",
-        "The most memory that one replica has used since the function was deployed.",
-        lambda p: max([p.stats.peak_bytes, *(usage.peak_bytes for usage in usages[p])]),
+        "The most memory that one replica has used since the function was last deployed.",
+        lambda p: p.peak_bytes,
     )
     yield _counter(
         pools, "localfaas_oom_kills", "Replicas that ran out of memory.", lambda p: p.stats.num_oom_kills

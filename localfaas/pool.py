@@ -83,6 +83,12 @@ class Pool:
         return sum(replica.is_ready and self._is_current(replica) for replica in self._replicas)
 
     @property
+    def peak_bytes(self) -> int:
+        """The most memory that one replica of the present deployment has used."""
+        current = (replica for replica in self._replicas if self._is_current(replica))
+        return max([self.stats.peak_bytes, *(replica.process.memory().peak_bytes for replica in current)])
+
+    @property
     def num_waiting(self) -> int:
         """Requests that wait for a replica."""
         return len(self._waiting)
@@ -138,6 +144,7 @@ class Pool:
         """Replace every replica by one of a new deployment: idle ones now, busy ones after their request."""
         self.record, self._entry = record, entry
         self._generation += 1
+        self.stats.peak_bytes = 0
         self._forget_failures()
         while self._idle:
             self._end(self._idle[0])
@@ -286,7 +293,8 @@ class Pool:
         self.stats.ended_cpu_seconds += end.cpu_seconds
         self.stats.ended_major_faults += end.memory.major_faults
         self.stats.ended_reclaims += end.memory.reclaims
-        self.stats.peak_bytes = max(self.stats.peak_bytes, end.memory.peak_bytes)
+        if self._is_current(replica):
+            self.stats.peak_bytes = max(self.stats.peak_bytes, end.memory.peak_bytes)
         self.stats.num_oom_kills += end.memory.oom_kills
         if end.memory.oom_kills:
             limit_bytes = self.record.deployment.memory_limit_bytes

@@ -44,6 +44,7 @@ class FunctionStats:
     ended_major_faults: int = 0
     ended_reclaims: int = 0
     peak_bytes: int = 0
+    """Of one replica of the present deployment."""
 
     @property
     def num_invocations(self) -> int:

@@ -129,6 +129,23 @@ def test_out_of_memory_is_a_507_with_its_figures(
     assert "memory limits are held by" in gateway.errors
 
 
+def test_memory_peak_after_another_deployment_counts_anew(
+    make_gateway: Callable[..., Any], project: Any, until: Callable[..., Any]
+) -> None:
+    project.add("probe", **LIMITED)
+    gateway = make_gateway()
+    gateway.deploy()
+    gateway.call("probe", mb=50)
+    before = gateway.metric("localfaas_memory_peak_bytes")
+
+    gateway.deploy()
+    until(lambda: gateway.status("probe")["availableReplicas"] > 0, "a replica of the new deployment")
+    gateway.call("probe", mb=5)
+
+    assert before > 50 << 20
+    assert 5 << 20 < gateway.metric("localfaas_memory_peak_bytes") < 45 << 20
+
+
 def test_out_of_memory_of_an_execd_command_is_found_by_the_watchdog(
     make_gateway: Callable[..., Any], project: Any
 ) -> None:
