@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,20 +20,19 @@ import msgspec
 from msgspec.structs import replace
 
 from peer import messages
+from peer.companions import Companion, CompanionState, start_companion, wait_for_companion
 from peer.config import GatewayAddress
 from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError, StoreFull
 from peer.files import replace_file
 from peer.gateway import Gateway
 from peer.messages import Message
-from peer.processes import Process, end, has_ended, identify
-from peer.store.retry import Patience, poll, retry
+from peer.processes import Process, Say, end, has_ended, identify, log_tail, port_for
+from peer.store.retry import Patience, retry
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import (
     LOOPBACK,
     ServerKind,
     find_minio,
-    free_port,
-    is_port_free,
     load_or_create_credentials,
     start_server,
     wait_until_ready,
@@ -41,15 +40,11 @@ from peer.store.servers import (
 
 log = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
-
 FUNCTIONS = ("gradient", "evaluate")
 MOST_REPLICAS = 5
 """What OpenFaaS Community Edition allows a function."""
 
 _ANSWERS = Patience(total_seconds=10.0, longest_seconds=0.25)
-_AT_ONCE = Patience(total_seconds=0.0)
-_PORT_RETURNS = Patience(total_seconds=5.0, longest_seconds=0.1)
 _LEAST_FREE_BYTES = 32 << 20
 _READY = Patience(total_seconds=60.0, first_seconds=0.05, longest_seconds=0.25)
 
@@ -74,6 +69,7 @@ class PlatformState(Message, frozen=True):
 
     store: StoreState | None = None
     gateway: GatewayState | None = None
+    companions: dict[str, CompanionState] = {}
 
 
 @dataclass(frozen=True)
@@ -171,6 +167,26 @@ class Platform:
             self._deploy(options, state, say)
         return state
 
+    def accompany(self, companion: Companion, say: Say) -> str:
+        """Return the address of a companion that runs from now on; it is kept if it ran already.
+
+        Raises:
+            PlatformError: it does not start. Nothing of it is left, and store and gateway are as they were.
+        """
+        with self._locked():
+            before = self.state().companions.get(companion.name)
+            if before is not None and not has_ended(before.process):
+                say(f"{companion.name:<9} {before.url}  (ran already)")
+                return before.url
+            log_path = self.state_dir / f"{companion.name}.log"
+            process, url = start_companion(companion, before, log_path, say)
+            with self._ended_on_error(process):
+                started = {companion.name: CompanionState(url, identify(process.pid))}
+                self._save(replace(self.state(), companions=self.state().companions | started))
+                wait_for_companion(companion, process, url, log_path)
+        say(f"{companion.name:<9} {url}")
+        return url
+
     def check_room(self) -> None:
         """Return if the store's disk has room for more.
 
@@ -185,13 +201,13 @@ class Platform:
             )
 
     def down(self, say: Say) -> None:
-        """End the gateway, its replicas and the store. Data, logs and deployments stay where they are."""
+        """End the companions, the gateway, its replicas and the store. Data, logs and deployments stay."""
         if not self.state_dir.is_dir():
             say("nothing was running")
             return
         with self._locked():
             state = self.state()
-            parts = {"gateway": state.gateway, "store": state.store}
+            parts = {**state.companions, "gateway": state.gateway, "store": state.store}
             for name, part in parts.items():
                 if part is not None and not has_ended(part.process):
                     end(part.process)
@@ -231,7 +247,7 @@ class Platform:
             return
         data_dir = self.state_dir / "store"
         kind = ServerKind(before.kind) if before else _store_kind(options.store_server, data_dir)
-        port = _port_for("store", options.store_port, before.endpoint if before else None, say)
+        port = port_for("store", options.store_port, before.endpoint if before else None, say)
         credentials = load_or_create_credentials(self._store_credentials)
         log_path = self.state_dir / "store.log"
         process = start_server(kind, data_dir, port, credentials, log_path)
@@ -250,14 +266,16 @@ class Platform:
         if before is not None and not has_ended(before.process):
             say(f"gateway   {before.url}  (ran already)")
             return
-        port = _port_for("gateway", options.gateway_port, before.url if before else None, say)
+        port = port_for("gateway", options.gateway_port, before.url if before else None, say)
         log_path = self.state_dir / "gateway.log"
         process = _start_gateway(port, self._gateway_dir, log_path)
         url = f"http://{LOOPBACK}:{port}"
 
         def answers() -> None:
             if process.poll() is not None:
-                raise PlatformError(f"the gateway ended with status {process.returncode}: {_tail(log_path)}")
+                raise PlatformError(
+                    f"the gateway ended with status {process.returncode}: {log_tail(log_path)}"
+                )
             Gateway(GatewayAddress(url)).check()
 
         with self._ended_on_error(process):
@@ -265,7 +283,7 @@ class Platform:
             try:
                 retry(answers, _READY)
             except GatewayUnreachable as error:
-                raise PlatformError(f"the gateway at {url} does not answer: {_tail(log_path)}") from error
+                raise PlatformError(f"the gateway at {url} does not answer: {log_tail(log_path)}") from error
         say(f"gateway   {url}\n          user admin, password in {self.password_file}")
 
     @contextmanager
@@ -349,19 +367,3 @@ def _store_kind(wanted: str, data_dir: Path) -> ServerKind:
     if len(used) == 1:
         return used[0]
     return ServerKind.MINIO if find_minio() else ServerKind.NANIO
-
-
-def _port_for(what: str, wanted: int, before: str | None, say: Say) -> int:
-    """Return a free port: the one it had before, for those who look for it there, else the wanted one."""
-    port = int(before.rpartition(":")[2]) if before else wanted
-    # a killed process gives its port back a moment after it is gone
-    if poll(lambda: is_port_free(LOOPBACK, port) or None, _PORT_RETURNS if before else _AT_ONCE):
-        return port
-    another = free_port(after=port)
-    say(f"port {port} is in use: the {what} takes {another}")
-    return another
-
-
-def _tail(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines()
-    return " / ".join(line.strip() for line in lines[-3:]) + f" (see {path})"

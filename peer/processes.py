@@ -5,14 +5,20 @@ A process id alone may belong to another process by now; with the time it starte
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from peer.errors import PlatformError
 from peer.messages import Message
-from peer.store.retry import Patience, retry
+from peer.store.retry import Patience, poll, retry
+from peer.store.servers import LOOPBACK, free_port, is_port_free
 
+Say = Callable[[str], None]
+
+_AT_ONCE = Patience(total_seconds=0.0)
 _GRACE = Patience(total_seconds=15.0, first_seconds=0.01, longest_seconds=0.1)
+_PORT_RETURNS = Patience(total_seconds=5.0, longest_seconds=0.1)
 _START_TIME_FIELD = 19
 _STATE_FIELD = 0
 
@@ -68,6 +74,23 @@ def end(process: Process) -> None:
             continue
         return
     raise PlatformError(f"process {process.pid} does not end, not even by SIGKILL")
+
+
+def port_for(what: str, wanted: int, before: str | None, say: Say) -> int:
+    """Return a free port: the one it had before, for those who look for it there, else the wanted one."""
+    port = int(before.rpartition(":")[2]) if before else wanted
+    # a killed process gives its port back a moment after it is gone
+    if poll(lambda: is_port_free(LOOPBACK, port) or None, _PORT_RETURNS if before else _AT_ONCE):
+        return port
+    another = free_port(after=port)
+    say(f"port {port} is in use: the {what} takes {another}")
+    return another
+
+
+def log_tail(path: Path) -> str:
+    """Return the last lines of a process' log as one line, and where the rest is."""
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return " / ".join(line.strip() for line in lines[-3:]) + f" (see {path})"
 
 
 def _check_ended(process: Process) -> None:

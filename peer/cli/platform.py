@@ -89,6 +89,9 @@ def status(as_json: bool, state_dir: Path) -> None:
         "store": "not started" if state.store is None else _liveness(has_ended(state.store.process)),
         "gateway": "not started" if state.gateway is None else _liveness(has_ended(state.gateway.process)),
     }
+    is_whole = set(found.values()) == {"running"}
+    # no run needs a companion, so that one has ended is shown and not an error
+    found |= {name: _liveness(has_ended(part.process)) for name, part in state.companions.items()}
     functions: list[dict[str, Any]] = []
     address = platform.gateway_address()
     if found["gateway"] == "running" and address is not None:
@@ -99,6 +102,7 @@ def status(as_json: bool, state_dir: Path) -> None:
         places = {
             "store": state.store and state.store.endpoint,
             "gateway": state.gateway and state.gateway.url,
+            **{name: part.url for name, part in state.companions.items()},
         }
         for part, liveness in found.items():
             click.echo(f"{part:<10} {liveness:<12} {places[part] or ''}")
@@ -106,7 +110,7 @@ def status(as_json: bool, state_dir: Path) -> None:
             replicas = f"{function.get('availableReplicas', 0)}/{function.get('replicas', 0)} replicas"
             count = int(function.get("invocationCount", 0))
             click.echo(f"{function['name']:<10} {replicas:<12} {count} invocations")
-    if set(found.values()) != {"running"}:
+    if not is_whole:
         sys.exit(50)
 
 
