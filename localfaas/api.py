@@ -17,10 +17,12 @@ from werkzeug.exceptions import HTTPException
 
 from localfaas import __version__
 from localfaas.async_queue import AsyncQueue
-from localfaas.deployments import NAMESPACE, parse_deployment
+from localfaas.deployments import parse_deployment
 from localfaas.errors import BadRequest, LocalFaasError
 from localfaas.gateway import Functions
 from localfaas.metrics import METRICS_CONTENT_TYPE, MetricsPage
+from localfaas.namespaces import parse_namespace
+from localfaas.pool import Pool
 from localfaas.secret_store import check_secret_name, parse_secret
 from localfaas.status import UsageMeter, function_status
 
@@ -51,7 +53,13 @@ def create_control_api(
     app.add_url_rule("/healthz", view_func=views.health)
     app.add_url_rule("/metrics", view_func=views.metrics)
     app.add_url_rule("/system/info", view_func=views.info)
-    app.add_url_rule("/system/namespaces", view_func=views.namespaces)
+    app.add_url_rule("/system/namespaces", view_func=views.list_namespaces)
+    # The client creates at the path without a name.
+    app.add_url_rule("/system/namespace/", view_func=views.create_namespace, methods=["POST"])
+    app.add_url_rule("/system/namespace/<name>", view_func=views.create_namespace, methods=["POST"])
+    app.add_url_rule("/system/namespace/<name>", view_func=views.describe_namespace, methods=["GET"])
+    app.add_url_rule("/system/namespace/<name>", view_func=views.update_namespace, methods=["PUT"])
+    app.add_url_rule("/system/namespace/<name>", view_func=views.remove_namespace, methods=["DELETE"])
     app.add_url_rule("/system/functions", view_func=views.list, methods=["GET"])
     app.add_url_rule("/system/functions", view_func=views.deploy, methods=["POST"])
     app.add_url_rule("/system/functions", view_func=views.update, methods=["PUT"])
@@ -102,12 +110,35 @@ class _Views:
             }
         )
 
-    def namespaces(self) -> Response:
-        return jsonify([NAMESPACE])
+    def list_namespaces(self) -> Response:
+        return jsonify(self._on_loop(lambda: self._functions.namespaces.names))
+
+    def create_namespace(self, name: str = "") -> Response:
+        namespace = parse_namespace(_body(), name)
+        self._on_loop(lambda: self._functions.namespaces.create(namespace))
+        return _text("", 201)
+
+    def describe_namespace(self, name: str) -> Response:
+        return jsonify(self._on_loop(lambda: self._functions.namespaces.find(name)).to_json())
+
+    def update_namespace(self, name: str) -> Response:
+        namespace = parse_namespace(_body(), name)
+        self._on_loop(lambda: self._functions.namespaces.update(namespace))
+        return _text("", 202)
+
+    def remove_namespace(self, name: str) -> Response:
+        self._on_loop(lambda: self._functions.remove_namespace(name))
+        return _text("", 202)
 
     def list(self) -> Response:
-        _check_namespace(request.args.get("namespace"))
-        return jsonify(self._on_loop(lambda: [function_status(pool) for pool in self._functions.pools]))
+        asked = request.args.get("namespace")
+
+        def read() -> list[dict[str, Any]]:
+            namespace = self._functions.namespaces.check(asked)
+            pools = [pool for pool in self._functions.pools if pool.function.namespace == namespace]
+            return [function_status(pool) for pool in pools]
+
+        return jsonify(self._on_loop(read))
 
     def deploy(self) -> Response:
         deployment = parse_deployment(_body())
@@ -118,7 +149,8 @@ class _Views:
         deployment = parse_deployment(_body())
 
         def replace_existing() -> None:
-            self._functions.find(deployment.service)
+            self._functions.namespaces.check(deployment.namespace)
+            self._functions.find(deployment.service, deployment.namespace)
             self._functions.deploy(deployment)
 
         self._on_loop(replace_existing)
@@ -126,16 +158,18 @@ class _Views:
 
     def remove(self) -> Response:
         body = _body()
-        _check_namespace(body.get("namespace"))
-        self._on_loop(lambda: self._functions.remove(str(body.get("functionName", ""))))
+        namespace = _namespace_of(body)
+        self._on_loop(
+            lambda: self._functions.remove(self._find(str(body.get("functionName", "")), namespace))
+        )
         return _text("", 202)
 
     def describe(self, name: str) -> Response:
-        _check_namespace(request.args.get("namespace"))
+        namespace = request.args.get("namespace", "")
         is_usage_asked = request.args.get("usage") in ("1", "true")
 
         def read() -> dict[str, Any]:
-            pool = self._functions.find(name)
+            pool = self._find(name, namespace)
             usage = {"usage": self._usage.read(pool, time.monotonic())} if is_usage_asked else {}
             return {**function_status(pool), **usage}
 
@@ -143,32 +177,50 @@ class _Views:
 
     def scale(self, name: str) -> Response:
         body = _body()
-        _check_namespace(body.get("namespace"))
+        namespace = _namespace_of(body)
         replicas = body.get("replicas")
         if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
             raise BadRequest(f"replicas is {replicas!r}; it has to be a whole number, 0 or more")
-        self._on_loop(lambda: self._functions.scale(name, replicas))
+        self._on_loop(lambda: self._functions.scale(self._find(name, namespace), replicas))
         return _text("", 202)
 
     def list_secrets(self) -> Response:
-        _check_namespace(request.args.get("namespace"))
-        names = self._on_loop(self._functions.secrets.names)
-        return jsonify([{"name": name, "namespace": NAMESPACE} for name in names])
+        asked = request.args.get("namespace")
+
+        def read() -> list[dict[str, str]]:
+            namespace = self._functions.namespaces.check(asked)
+            names = self._functions.secrets.names(namespace)
+            return [{"name": name, "namespace": namespace} for name in names]
+
+        return jsonify(self._on_loop(read))
 
     def create_secret(self) -> Response:
-        name, value = parse_secret(_secret_body())
-        self._on_loop(lambda: self._functions.secrets.create(name, value))
+        body = _body()
+        name, value = parse_secret(body)
+        self._with_secrets(body, lambda namespace: self._functions.secrets.create(name, value, namespace))
         return _text("", 201)
 
     def update_secret(self) -> Response:
-        name, value = parse_secret(_secret_body())
-        self._on_loop(lambda: self._functions.secrets.update(name, value))
+        body = _body()
+        name, value = parse_secret(body)
+        self._with_secrets(body, lambda namespace: self._functions.secrets.update(name, value, namespace))
         return _text("", 202)
 
     def remove_secret(self) -> Response:
-        name = check_secret_name(_secret_body().get("name"))
-        self._on_loop(lambda: self._functions.secrets.remove(name))
+        body = _body()
+        name = check_secret_name(body.get("name"))
+        self._with_secrets(body, lambda namespace: self._functions.secrets.remove(name, namespace))
         return _text("", 202)
+
+    def _with_secrets(self, body: dict[str, Any], change: Callable[[str], None]) -> None:
+        """Make a change in the namespace that the request names, which exists."""
+        asked = _namespace_of(body)
+        self._on_loop(lambda: change(self._functions.namespaces.check(asked)))
+
+    def _find(self, name: str, namespace: str) -> Pool:
+        """Return a function's pool; on the loop only."""
+        self._functions.namespaces.check(namespace)
+        return self._functions.find(name, namespace)
 
     def _on_loop(self, call: Callable[[], _Result]) -> _Result:
         async def run() -> _Result:
@@ -187,16 +239,12 @@ def _body() -> dict[str, Any]:
     return body
 
 
-def _secret_body() -> dict[str, Any]:
-    body = _body()
-    _check_namespace(body.get("namespace"))
-    _check_namespace(request.args.get("namespace"))
-    return body
-
-
-def _check_namespace(namespace: object) -> None:
-    if namespace not in (None, "", NAMESPACE):
-        raise BadRequest(f"namespace {namespace!r} does not exist; there is {NAMESPACE} only")
+def _namespace_of(body: dict[str, Any]) -> str:
+    """Return the namespace that body or query name, unchecked; empty where neither does."""
+    found = body.get("namespace") or request.args.get("namespace") or ""
+    if not isinstance(found, str):
+        raise BadRequest("namespace has to be a string")
+    return found
 
 
 def _text(text: str, status: int) -> Response:

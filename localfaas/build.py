@@ -12,6 +12,7 @@ from localfaas.config import StatePaths
 from localfaas.deployments import FORKING_MODES, check_function_name
 from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.images import ImageEntry, save_image
+from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName, is_dns_label
 from localfaas.stack import Function, Stack, load_template
 
 # Folders that faas-cli leaves out of a handler.
@@ -31,6 +32,8 @@ def build_function(stack: Stack, function: Function, paths: StatePaths) -> Image
         check_function_name(function.name)
     except BadRequest as error:
         raise ConfigurationError(str(error)) from error
+    if function.namespace and not is_dns_label(function.namespace):
+        raise ConfigurationError(f"function {function.name}: namespace {function.namespace!r} cannot be one")
     if function.language in ("", "dockerfile"):
         raise ConfigurationError(
             f"function {function.name} has no template (lang: {function.language or 'none'}); localfaas runs "
@@ -45,8 +48,9 @@ def build_function(stack: Stack, function: Function, paths: StatePaths) -> Image
             f"template {function.language!r} has a watchdog in mode {template.mode!r}; localfaas serves "
             "http, streaming, serializing and classic"
         )
-    directory = paths.build.resolve() / function.name
-    fresh, old = directory.with_name(f".{function.name}.new"), directory.with_name(f".{function.name}.old")
+    folder = FunctionName(function.name, function.namespace or DEFAULT_NAMESPACE).key
+    directory = paths.build.resolve() / folder
+    fresh, old = directory.with_name(f".{folder}.new"), directory.with_name(f".{folder}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:

@@ -152,8 +152,9 @@ def deploy(
         stack = load_stack(path).filtered(pattern)
         client = GatewayClient(url or stack.gateway, password_file or StatePaths(state_dir).password)
         deploy_stack(stack, client, wait_seconds)
-        for name in stack.functions:
-            click.echo(f"{name} deployed at {(url or stack.gateway).rstrip('/')}/function/{name}")
+        for name, function in stack.functions.items():
+            path_name = f"{name}.{function.namespace}" if function.namespace else name
+            click.echo(f"{name} deployed at {(url or stack.gateway).rstrip('/')}/function/{path_name}")
 
     _run(work)
 

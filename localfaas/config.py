@@ -55,6 +55,11 @@ class StatePaths:
         return self.root / "functions"
 
     @property
+    def namespaces(self) -> Path:
+        """One JSON file a namespace, but for the default one."""
+        return self.root / "namespaces"
+
+    @property
     def images(self) -> Path:
         """One JSON file an image that `localfaas build` has made."""
         return self.root / "images"
@@ -118,6 +123,7 @@ class StatePaths:
         for directory in (
             self.root,
             self.functions,
+            self.namespaces,
             self.images,
             self.build,
             self.logs,

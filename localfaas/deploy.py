@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from localfaas.errors import ConfigurationError, DeployFailed
@@ -63,15 +64,16 @@ class GatewayClient:
         if status not in (200, 202):
             raise DeployFailed(f"{self._url} refused function {body['service']} ({status}): {text.strip()}")
 
-    def wait_available(self, name: str, patience_seconds: float) -> None:
-        """Return once every replica of a function answers.
+    def wait_available(self, name: str, patience_seconds: float, namespace: str = "") -> None:
+        """Return once every replica of a function answers; in the default namespace where none is given.
 
         Raises:
             DeployFailed: that took too long; with the last error that the gateway shows.
         """
         deadline = time.monotonic() + patience_seconds
+        query = "?" + urlencode({"namespace": namespace}) if namespace else ""
         while True:
-            _, text = self.call("GET", f"/system/function/{name}")
+            _, text = self.call("GET", f"/system/function/{name}{query}")
             status = json.loads(text)
             if status["availableReplicas"] >= status["replicas"]:
                 return
@@ -93,5 +95,5 @@ def deploy_stack(stack: Stack, client: GatewayClient, wait_seconds: float) -> No
         client.deploy(function.deployment())
     if wait_seconds:
         deadline = time.monotonic() + wait_seconds
-        for name in stack.functions:
-            client.wait_available(name, max(0.0, deadline - time.monotonic()))
+        for name, function in stack.functions.items():
+            client.wait_available(name, max(0.0, deadline - time.monotonic()), function.namespace)

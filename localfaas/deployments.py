@@ -11,17 +11,16 @@ from typing import Any
 
 from localfaas.config import write_atomically
 from localfaas.errors import BadRequest, ConfigurationError
+from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName, is_dns_label
 from localfaas.quantities import parse_cpus, parse_duration_seconds, parse_memory_bytes
 from localfaas.scaling import ScalingOptions, parse_scaling_options
 
-NAMESPACE = "openfaas-fn"
 # Keys that only a status carries: a client may GET, change and PUT the whole specification.
 STATUS_PREFIX = "localfaas."
 NAME_LABEL = "faas_function"
 # Of the watchdogs: a process a request. In the mode `http`, the default, `fprocess` is a server itself.
 FORKING_MODES = ("classic", "serializing", "streaming")
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[^=\0]+")
 
 
@@ -31,7 +30,7 @@ def check_function_name(name: object) -> str:
     Raises:
         BadRequest: it cannot.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not is_dns_label(name):
         raise BadRequest(
             f"function name {name!r} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
         )
@@ -53,6 +52,12 @@ class Deployment:
     limits: Mapping[str, str] = field(default_factory=dict)
     requests: Mapping[str, str] = field(default_factory=dict)
     read_only_root_filesystem: bool = False
+    namespace: str = DEFAULT_NAMESPACE
+
+    @property
+    def function(self) -> FunctionName:
+        """What the function is called."""
+        return FunctionName(self.service, self.namespace)
 
     @property
     def memory_limit_bytes(self) -> int | None:
@@ -101,13 +106,16 @@ class Deployment:
 def parse_deployment(body: object) -> Deployment:
     """Return the deployment that a POST or PUT to `/system/functions` asks for.
 
+    Whether its namespace exists is not looked at.
+
     Raises:
         BadRequest: a field is missing, of the wrong type or impossible; the message names it.
     """
     if not isinstance(body, dict):
         raise BadRequest("the body has to be a JSON object, as `faas-cli deploy` sends it")
-    if body.get("namespace") not in (None, "", NAMESPACE):
-        raise BadRequest(f"namespace {body['namespace']!r} does not exist; there is {NAMESPACE} only")
+    namespace = body.get("namespace") or DEFAULT_NAMESPACE
+    if not is_dns_label(namespace):
+        raise BadRequest(f"namespace {namespace!r} cannot be one; create it by `faas-cli namespace create`")
     image = body.get("image")
     if not isinstance(image, str) or not image:
         raise BadRequest("image is missing; it names what `localfaas build` has built")
@@ -129,6 +137,7 @@ def parse_deployment(body: object) -> Deployment:
         limits=_texts(body, "limits"),
         requests=_texts(body, "requests"),
         read_only_root_filesystem=body.get("readOnlyRootFilesystem") is True,
+        namespace=namespace,
     )
     _check_values(deployment)
     return deployment
@@ -197,12 +206,12 @@ class DeploymentStore:
         Raises:
             OSError: the older one is as it was.
         """
-        path = self._directory / f"{record.deployment.service}.json"
+        path = self._directory / f"{record.deployment.function.key}.json"
         write_atomically(path, json.dumps(asdict(record), indent=2) + "\n")
 
-    def remove(self, name: str) -> None:
+    def remove(self, function: FunctionName) -> None:
         """Forget a function; one that is not there is no error."""
-        (self._directory / f"{name}.json").unlink(missing_ok=True)
+        (self._directory / f"{function.key}.json").unlink(missing_ok=True)
 
     def load(self) -> list[DeploymentRecord]:
         """Return every record, by name.

@@ -7,7 +7,10 @@ LocalFaasError            exit 1
 ├── BadRequest            400      a deployment that cannot be run
 ├── FunctionNotFound      404
 ├── SecretNotFound        404
+├── NamespaceNotFound     404
 ├── SecretExists          409
+├── NamespaceExists       409
+├── NamespaceInUse        409      it has functions or secrets, or is the default one
 ├── PayloadTooLarge       413      the body of an asynchronous call is longer than may be
 ├── QueueFull             429      as many requests wait as may
 ├── QueueStorageFailed    500      the queue of asynchronous calls cannot be written
@@ -62,6 +65,27 @@ class SecretNotFound(LocalFaasError):
 
     status = 404
     kind = "secret_not_found"
+
+
+class NamespaceNotFound(LocalFaasError):
+    """There is no namespace of that name."""
+
+    status = 404
+    kind = "namespace_not_found"
+
+
+class NamespaceExists(LocalFaasError):
+    """A namespace of that name is there already; it is as it was."""
+
+    status = 409
+    kind = "namespace_exists"
+
+
+class NamespaceInUse(LocalFaasError):
+    """The namespace has functions or secrets, or is the default one; it stays as it is."""
+
+    status = 409
+    kind = "namespace_in_use"
 
 
 class SecretExists(LocalFaasError):

@@ -16,11 +16,12 @@ from urllib.parse import parse_qs
 from localfaas.answers import answer_error, answer_text
 from localfaas.auth import Credentials
 from localfaas.config import GatewayConfig, StatePaths
-from localfaas.deployments import NAMESPACE, Deployment, DeploymentRecord, DeploymentStore
-from localfaas.errors import BadRequest, FunctionNotFound, LocalFaasError, NotAccepting
+from localfaas.deployments import Deployment, DeploymentRecord, DeploymentStore
+from localfaas.errors import BadRequest, FunctionNotFound, LocalFaasError, NamespaceInUse, NotAccepting
 from localfaas.images import ImageEntry, find_image
 from localfaas.invocation import AsgiApp, Invocation, Receive, Scope, Send
 from localfaas.logs import FunctionLog, LogLine
+from localfaas.namespaces import FunctionName, Namespace, NamespaceStore
 from localfaas.pool import Pool
 from localfaas.runtimes.interface import Runtime
 from localfaas.secret_store import SecretStore
@@ -30,7 +31,6 @@ _log = logging.getLogger(__name__)
 _FUNCTION_PATH = re.compile(rb"/(?:async-)?function/([^/]+)(/.*)?")
 # Everything else asks for the password: `/%73ystem/functions` is `/system/functions` to Flask.
 _OPEN_PATHS = (b"/healthz", b"/metrics")
-_NAME = re.compile(rf"([a-z0-9](?:[-a-z0-9]{{0,61}}[a-z0-9])?)(?:\.{NAMESPACE})?")
 # A follower of a log is let go after this, as in OpenFaaS.
 _MAX_FOLLOW_SECONDS = 1_800.0
 
@@ -43,6 +43,7 @@ class Functions:
         self._config = config
         self._paths = StatePaths(config.state_dir)
         self._store = DeploymentStore(self._paths.functions)
+        self.namespaces = NamespaceStore(self._paths.namespaces)
         self.secrets = SecretStore(self._paths)
         self._pools: dict[str, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -56,30 +57,40 @@ class Functions:
     def restore(self) -> None:
         """Start every function that an earlier gateway on this state directory had."""
         for record in self._store.load():
-            name = record.deployment.service
+            name = record.deployment.function.key
+            if record.deployment.namespace not in self.namespaces.names:
+                _log.warning("namespace %s is missing and made anew", record.deployment.namespace)
+                self.namespaces.create(Namespace(record.deployment.namespace))
             entry = find_image(self._paths.images, record.deployment.image)
             if entry is None:
                 _log.error("function %s is not restored: %s", name, _unknown_image(record.deployment.image))
             else:
                 self._pools[name] = self._open_pool(record, entry)
 
-    def find(self, name: str) -> Pool:
-        """Return the pool of a function, named with or without its namespace.
+    def find(self, name: str, namespace: str = "") -> Pool:
+        """Return the pool of a function.
+
+        Args:
+            name: with or without its namespace, as `name.namespace`.
+            namespace: of a name without one; empty for the default.
 
         Raises:
             FunctionNotFound: nothing of that name is deployed.
+            BadRequest: name and namespace disagree.
         """
-        match = _NAME.fullmatch(name)
-        pool = self._pools.get(match[1]) if match else None
+        function = FunctionName.parse(name, namespace)
+        pool = self._pools.get(function.key)
         if pool is None:
-            raise FunctionNotFound(f"function {name!r} is not deployed")
+            raise FunctionNotFound(
+                f"function {function.service!r} is not deployed in namespace {function.namespace!r}"
+            )
         return pool
 
     def deploy(self, deployment: Deployment) -> None:
         """Make `deployment` what runs under its name, new or instead of an older one.
 
         Raises:
-            BadRequest: its image was not built, or there is no secret of a name that it asks for.
+            BadRequest: its image was not built, or a namespace or secret that it names is not there.
             NotAccepting: the gateway is stopping.
             OSError: it cannot be written down; nothing has changed.
         """
@@ -88,25 +99,25 @@ class Functions:
         entry = find_image(self._paths.images, deployment.image)
         if entry is None:
             raise BadRequest(_unknown_image(deployment.image))
-        self.secrets.check(deployment.secrets)
-        pool = self._pools.get(deployment.service)
+        self.namespaces.check(deployment.namespace)
+        self.secrets.check(deployment.secrets, deployment.namespace)
+        key = deployment.function.key
+        pool = self._pools.get(key)
         record = pool.record.updated(deployment) if pool else DeploymentRecord.fresh(deployment)
         self._store.save(record)
         for name in deployment.not_honoured:
-            _log.warning("function %s: %s is not honoured by the process runtime", deployment.service, name)
+            _log.warning("function %s: %s is not honoured by the process runtime", key, name)
         if pool is None:
-            self._pools[deployment.service] = self._open_pool(record, entry)
+            self._pools[key] = self._open_pool(record, entry)
         else:
             pool.update(record, entry)
 
-    def scale(self, name: str, replicas: int) -> None:
+    def scale(self, pool: Pool, replicas: int) -> None:
         """Make `replicas` the number to keep, at most the function's maximum; an operator asks for it.
 
         Raises:
-            FunctionNotFound: nothing of that name is deployed.
             OSError: it cannot be written down.
         """
-        pool = self.find(name)
         pool.record = replace(pool.record, floor=min(replicas, pool.record.deployment.max_replicas))
         self.autoscale(pool, replicas)
 
@@ -119,17 +130,27 @@ class Functions:
         pool.scale(replicas)
         self._store.save(pool.record)
 
-    def remove(self, name: str) -> None:
-        """Forget a function; its running requests have the grace period to end.
-
-        Raises:
-            FunctionNotFound: nothing of that name is deployed.
-        """
-        pool = self.find(name)
-        self._store.remove(pool.name)
+    def remove(self, pool: Pool) -> None:
+        """Forget a function; its running requests have the grace period to end."""
+        self._store.remove(pool.function)
         del self._pools[pool.name]
         pool.log.remove()
         self._close_later(pool)
+
+    def remove_namespace(self, name: str) -> None:
+        """Forget a namespace without functions and secrets.
+
+        Raises:
+            NamespaceNotFound: there is none of that name.
+            NamespaceInUse: it has some, or is the default one; nothing of it is removed.
+        """
+        self.namespaces.find(name)
+        functions = [pool.function.service for pool in self.pools if pool.function.namespace == name]
+        if functions:
+            raise NamespaceInUse(f"namespace {name} has functions; remove them first: {', '.join(functions)}")
+        if secrets := self.secrets.names(name):
+            raise NamespaceInUse(f"namespace {name} has secrets; remove them first: {', '.join(secrets)}")
+        self.namespaces.remove(name)
 
     def stop_accepting(self) -> None:
         """Refuse every request from now on, those that wait included."""
@@ -149,15 +170,15 @@ class Functions:
         await self.runtime.close()
 
     def _open_pool(self, record: DeploymentRecord, entry: ImageEntry) -> Pool:
-        name = record.deployment.service
-        log = FunctionLog(name, self._paths.logs / f"{name}.log")
+        function = record.deployment.function
+        log = FunctionLog(function, self._paths.logs / f"{function.key}.log")
         return Pool(record, entry, self.runtime, log, self._config, self.secrets)
 
     async def _close(self, pool: Pool) -> None:
         await pool.close(self._config.grace_seconds)
         # One of the same name may have been deployed meanwhile.
         if self._pools.get(pool.name) in (None, pool):
-            self.secrets.withdraw(pool.name)
+            self.secrets.withdraw(pool.function)
 
     def _close_later(self, pool: Pool) -> None:
         task = asyncio.get_running_loop().create_task(self._close(pool))
@@ -245,12 +266,12 @@ class Gateway:
             name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()
         }
         try:
-            log = self._functions.find(query.get("name", "")).log
+            log = self._functions.find(query.get("name", ""), query.get("namespace", "")).log
             since = datetime.fromisoformat(query["since"]) if "since" in query else None
             if since is not None and since.tzinfo is None:
                 raise ValueError("since has no time zone")
             tail = int(query.get("tail", "0"))
-        except FunctionNotFound as error:
+        except LocalFaasError as error:
             await answer_text(send, error.status, str(error))
             return
         except ValueError as error:

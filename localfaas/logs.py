@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from localfaas.deployments import NAMESPACE
+from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName
 
 _MAX_LINES = 10_000
 _MAX_BYTES = 4 << 20
@@ -21,7 +21,7 @@ _MAX_FILE_BYTES = 8 << 20
 class LogLine:
     """One line of one replica, or of the gateway about it; timestamps are UTC."""
 
-    name: str
+    function: FunctionName
     instance: str
     timestamp: datetime
     text: str
@@ -29,8 +29,8 @@ class LogLine:
     def to_json(self) -> str:
         """Return the line as OpenFaaS' log message, a JSON object on one line with its newline."""
         message = {
-            "name": self.name,
-            "namespace": NAMESPACE,
+            "name": self.function.service,
+            "namespace": self.function.namespace,
             "instance": self.instance,
             "timestamp": self.timestamp.isoformat().replace("+00:00", "Z"),
             "text": self.text,
@@ -45,9 +45,9 @@ class LogLine:
             ValueError, KeyError: it is none, for instance cut off by a crash.
         """
         fields = json.loads(text)
-        return cls(
-            fields["name"], fields["instance"], datetime.fromisoformat(fields["timestamp"]), fields["text"]
-        )
+        function = FunctionName(fields["name"], fields.get("namespace", DEFAULT_NAMESPACE))
+        timestamp = datetime.fromisoformat(fields["timestamp"])
+        return cls(function, fields["instance"], timestamp, fields["text"])
 
 
 class FunctionLog:
@@ -57,8 +57,8 @@ class FunctionLog:
     loses its oldest lines.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
-        self._name = name
+    def __init__(self, function: FunctionName, path: Path) -> None:
+        self._function = function
         self._path = path
         self._older_path = path.with_suffix(".log.1")
         self._lines: deque[LogLine] = deque()
@@ -70,7 +70,7 @@ class FunctionLog:
 
     def append(self, instance: str, text: str) -> None:
         """Add one line, written now; followers are woken."""
-        line = LogLine(self._name, instance, datetime.now(UTC), text)
+        line = LogLine(self._function, instance, datetime.now(UTC), text)
         self._remember(line)
         self._write(line.to_json())
         for queue in self._followers:

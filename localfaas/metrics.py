@@ -24,9 +24,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from localfaas.async_queue import AsyncQueue
-from localfaas.deployments import NAMESPACE
 from localfaas.gateway import Functions
 from localfaas.memory import MemoryUsage
+from localfaas.namespaces import FunctionName
 from localfaas.pool import Pool
 from localfaas.status import total_cpu_seconds
 
@@ -68,7 +68,7 @@ class _FunctionCollector(Collector):
 
 
 def _label(pool: Pool) -> str:
-    return f"{pool.name}.{NAMESPACE}"
+    return pool.function.qualified
 
 
 def _invocations(pools: list[Pool]) -> Iterator[Metric]:
@@ -158,8 +158,9 @@ def _asynchronous(queue: AsyncQueue) -> Iterator[Metric]:
         "localfaas_async_queue_oldest_seconds", "Age of the oldest of them.", labels=_NAME
     )
     for function, num_calls, seconds in queue.depths():
-        depth.add_metric([f"{function}.{NAMESPACE}"], num_calls)
-        oldest.add_metric([f"{function}.{NAMESPACE}"], seconds)
+        label = FunctionName.parse(function).qualified
+        depth.add_metric([label], num_calls)
+        oldest.add_metric([label], seconds)
     yield from (depth, oldest)
 
 

@@ -15,6 +15,7 @@ from localfaas.deployments import FORKING_MODES, DeploymentRecord
 from localfaas.errors import FunctionUnavailable, NotAccepting, QueueFull, StartFailed
 from localfaas.images import ImageEntry
 from localfaas.logs import FunctionLog
+from localfaas.namespaces import FunctionName
 from localfaas.replica import WATCHDOG_COMMAND, Replica, replica_environment
 from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec, Runtime
 from localfaas.scaling import lowest_replicas
@@ -68,9 +69,14 @@ class Pool:
         self._reconcile()
 
     @property
+    def function(self) -> FunctionName:
+        """What the function is called, and where it belongs."""
+        return self.record.deployment.function
+
+    @property
     def name(self) -> str:
-        """The function's name."""
-        return self.record.deployment.service
+        """The function's name for people, files and paths, with its namespace unless that is the default."""
+        return self.function.key
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -335,6 +341,6 @@ class Pool:
             environment=environment,
             preload=() if is_watched else self._entry.preload,
             memory_limit_bytes=deployment.memory_limit_bytes,
-            secrets_directory=self._secret_store.provide(deployment.service, deployment.secrets),
+            secrets_directory=self._secret_store.provide(self.function, deployment.secrets),
             log=partial(self.log.append, name),
         )

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from localfaas.deployments import NAMESPACE, Deployment
+from localfaas.deployments import Deployment
 from localfaas.images import ImageEntry
 from localfaas.runtimes.interface import ReplicaExit, ReplicaProcess
 from localfaas.upstream import ReplicaConnection
@@ -69,7 +69,7 @@ def replica_environment(deployment: Deployment, entry: ImageEntry, name: str) ->
     return {
         "HOSTNAME": name,
         "OPENFAAS_NAME": deployment.service,
-        "OPENFAAS_NAMESPACE": NAMESPACE,
+        "OPENFAAS_NAMESPACE": deployment.namespace,
         **limit,
         **entry.environment,
         **deployment.env_vars,

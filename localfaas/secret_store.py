@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from localfaas.config import StatePaths, make_private_directory, write_atomically
-from localfaas.deployments import NAMESPACE
 from localfaas.errors import BadRequest, SecretExists, SecretNotFound, StartFailed
+from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -68,62 +68,69 @@ class SecretStore:
 
         Copies for functions of an earlier gateway are removed, and what a kill left half-written.
         """
-        self._directory = paths.secrets / NAMESPACE
+        self._root = paths.secrets
         self._mounts = paths.mounts
-        make_private_directory(self._directory)
         for leftover in self._mounts.iterdir():
             shutil.rmtree(leftover, ignore_errors=True)
-        for half_written in self._directory.glob(".*"):
+        for half_written in self._root.glob("*/.*"):
             half_written.unlink()
 
-    def names(self) -> list[str]:
-        """Return the name of every secret, sorted."""
-        return sorted(path.name for path in self._directory.iterdir() if _NAME.fullmatch(path.name))
+    def names(self, namespace: str = DEFAULT_NAMESPACE) -> list[str]:
+        """Return the name of every secret of a namespace, sorted."""
+        try:
+            paths = list((self._root / namespace).iterdir())
+        except FileNotFoundError:
+            return []
+        return sorted(path.name for path in paths if _NAME.fullmatch(path.name))
 
-    def check(self, names: Iterable[str]) -> None:
-        """Return if there is a secret of every name.
+    def check(self, names: Iterable[str], namespace: str) -> None:
+        """Return if there is a secret of every name in that namespace.
 
         Raises:
             BadRequest: there is not.
         """
         for name in names:
-            if not (self._directory / check_secret_name(name)).exists():
-                raise BadRequest(f"{self._not_there(name)}; create it by `faas-cli secret create {name}`")
+            if not self._path(check_secret_name(name), namespace).exists():
+                command = f"faas-cli secret create {name}{_option(namespace)}"
+                raise BadRequest(f"{_not_there(name, namespace)}; create it by `{command}`")
 
-    def create(self, name: str, value: bytes) -> None:
-        """Leave a new secret in the store.
+    def create(self, name: str, value: bytes, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Leave a new secret in the store; its namespace exists.
 
         Raises:
             SecretExists: there is one of that name.
             OSError: it cannot be written; nothing has changed.
         """
-        if (self._directory / name).exists():
+        path = self._path(name, namespace)
+        if path.exists():
             raise SecretExists(f"secret {name} exists already; update it, or remove it first")
-        write_atomically(self._directory / name, value)
+        make_private_directory(path.parent)
+        write_atomically(path, value)
 
-    def update(self, name: str, value: bytes) -> None:
+    def update(self, name: str, value: bytes, namespace: str = DEFAULT_NAMESPACE) -> None:
         """Give a secret another value, which every replica sees that starts from now on.
 
         Raises:
             SecretNotFound: there is none of that name.
             OSError: it cannot be written; nothing has changed.
         """
-        if not (self._directory / name).exists():
-            raise SecretNotFound(self._not_there(name))
-        write_atomically(self._directory / name, value)
+        path = self._path(name, namespace)
+        if not path.exists():
+            raise SecretNotFound(_not_there(name, namespace))
+        write_atomically(path, value)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
         """Forget a secret; replicas that run keep it, and no other starts for a function that names it.
 
         Raises:
             SecretNotFound: there is none of that name.
         """
         try:
-            (self._directory / name).unlink()
+            self._path(name, namespace).unlink()
         except FileNotFoundError as error:
-            raise SecretNotFound(self._not_there(name)) from error
+            raise SecretNotFound(_not_there(name, namespace)) from error
 
-    def provide(self, function: str, names: tuple[str, ...]) -> str | None:
+    def provide(self, function: FunctionName, names: tuple[str, ...]) -> str | None:
         """Return a private folder that holds the secrets of `names` as they are now, or None for no names.
 
         It is the function's, and the same for all its replicas.
@@ -133,11 +140,11 @@ class SecretStore:
         """
         if not names:
             return None
-        folder = self._mounts / function
+        folder = self._mounts / function.key
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             for name in names:
-                _copy_if_changed(self._directory / name, folder / name)
+                _copy_if_changed(self._path(name, function.namespace), folder / name)
             for path in folder.iterdir():
                 if path.name not in names:
                     path.unlink()
@@ -147,12 +154,20 @@ class SecretStore:
             raise StartFailed(f"its secrets cannot be written: {error.strerror}") from error
         return str(folder.resolve())
 
-    def withdraw(self, function: str) -> None:
+    def withdraw(self, function: FunctionName) -> None:
         """Leave no copy of a secret for a function without replicas."""
-        shutil.rmtree(self._mounts / function, ignore_errors=True)
+        shutil.rmtree(self._mounts / function.key, ignore_errors=True)
 
-    def _not_there(self, name: str) -> str:
-        return f"secret {name} does not exist in namespace {NAMESPACE}"
+    def _path(self, name: str, namespace: str) -> Path:
+        return self._root / namespace / name
+
+
+def _not_there(name: str, namespace: str) -> str:
+    return f"secret {name} does not exist in namespace {namespace}"
+
+
+def _option(namespace: str) -> str:
+    return "" if namespace == DEFAULT_NAMESPACE else f" --namespace {namespace}"
 
 
 def _copy_if_changed(source: Path, target: Path) -> None:

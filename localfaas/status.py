@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localfaas.deployments import NAME_LABEL, NAMESPACE, STATUS_PREFIX
+from localfaas.deployments import NAME_LABEL, STATUS_PREFIX
 from localfaas.pool import Pool
 
 
@@ -51,7 +51,7 @@ def function_status(pool: Pool) -> dict[str, Any]:
     return {
         "name": deployment.service,
         "image": deployment.image,
-        "namespace": NAMESPACE,
+        "namespace": deployment.namespace,
         "labels": {**deployment.labels, NAME_LABEL: deployment.service},
         "annotations": annotations,
         "invocationCount": pool.stats.num_invocations,

@@ -5,6 +5,7 @@ import pytest
 
 from localfaas.deployments import DeploymentRecord, DeploymentStore, check_function_name, parse_deployment
 from localfaas.errors import BadRequest, ConfigurationError
+from localfaas.namespaces import FunctionName
 
 MINIMAL = {"service": "fn", "image": "reg/fn:1"}
 
@@ -34,7 +35,8 @@ def test_check_function_name_longest_is_taken() -> None:
         ({"limits": {"cpu": "0"}}, "CPU limit"),
         ({"labels": ["a"]}, "labels has to be an object"),
         ({"labels": {"com.openfaas.scale.min": "two"}}, "whole number"),
-        ({"namespace": "other"}, "namespace 'other'"),
+        ({"namespace": "../other"}, "namespace '../other'"),
+        ({"namespace": ["other"]}, "namespace"),
         ({"secrets": "a"}, "secrets has to be a list"),
     ],
 )
@@ -84,7 +86,7 @@ def test_store_record_saved_is_loaded(tmp_path: Path) -> None:
     store.save(record)
 
     assert DeploymentStore(tmp_path).load() == [record]
-    store.remove("fn")
+    store.remove(FunctionName("fn"))
     assert DeploymentStore(tmp_path).load() == []
 
 

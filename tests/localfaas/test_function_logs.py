@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from localfaas.logs import FunctionLog
+from localfaas.namespaces import FunctionName
 
 
 def texts(log: FunctionLog, **query: object) -> list[str]:
@@ -10,7 +11,7 @@ def texts(log: FunctionLog, **query: object) -> list[str]:
 
 
 def test_lines_query_selects_tail_instance_and_time(tmp_path: Path) -> None:
-    log = FunctionLog("fn", tmp_path / "fn.log")
+    log = FunctionLog(FunctionName("fn"), tmp_path / "fn.log")
     for number in range(4):
         log.append("a" if number % 2 else "b", str(number))
 
@@ -22,7 +23,7 @@ def test_lines_query_selects_tail_instance_and_time(tmp_path: Path) -> None:
 
 
 def test_log_flood_stays_within_its_bounds(tmp_path: Path) -> None:
-    log = FunctionLog("fn", tmp_path / "fn.log")
+    log = FunctionLog(FunctionName("fn"), tmp_path / "fn.log")
 
     for number in range(12_000):
         log.append("a", f"{number} " + "x" * 1_500)
@@ -36,13 +37,13 @@ def test_log_flood_stays_within_its_bounds(tmp_path: Path) -> None:
 
 def test_log_opened_again_has_the_old_lines_but_not_the_torn_one(tmp_path: Path) -> None:
     path = tmp_path / "fn.log"
-    log = FunctionLog("fn", path)
+    log = FunctionLog(FunctionName("fn"), path)
     log.append("a", "whole\u2028line")
     log.close()
     with path.open("a") as file:
         file.write('{"name": "fn", "inst')
 
-    again = FunctionLog("fn", path)
+    again = FunctionLog(FunctionName("fn"), path)
 
     assert texts(again) == ["whole\u2028line"]
     again.close()
@@ -50,7 +51,7 @@ def test_log_opened_again_has_the_old_lines_but_not_the_torn_one(tmp_path: Path)
 
 def test_follow_yields_new_lines_until_closed(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
-        log = FunctionLog("fn", tmp_path / "fn.log")
+        log = FunctionLog(FunctionName("fn"), tmp_path / "fn.log")
         log.append("a", "before")
         following = log.follow("a")
         for number in range(3):

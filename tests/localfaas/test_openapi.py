@@ -21,12 +21,22 @@ TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean"
 OPERATIONS = [(path, verb) for path, verbs in DOCUMENT["paths"].items() for verb in verbs]
 PROBE = {"service": "documented", "image": "test/probe:latest"}
 SECRET = {"name": "documented", "value": "x"}
+NAMESPACE = {"name": "documented", "labels": {"team": "a"}}
 # Every operation, with requests that are answered well and badly, in an order that makes sense.
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("/healthz", "get", {}),
     ("/metrics", "get", {}),
     ("/system/info", "get", {}),
     ("/system/namespaces", "get", {}),
+    *(
+        ("/system/namespace/{name}", verb, {"json": NAMESPACE})
+        for verb in ("put", "post", "post", "put", "get")
+    ),
+    ("/system/namespace/{name}", "post", {"json": {"name": "other"}}),
+    *(("/system/namespace/{name}", "delete", {}) for _ in range(2)),
+    *(("/system/namespace/", "post", {"json": NAMESPACE}) for _ in range(2)),
+    ("/system/namespace/{name}", "delete", {}),
+    ("/system/namespace/{name}", "get", {}),
     ("/system/functions", "post", {"json": PROBE}),
     ("/system/functions", "post", {"json": {}}),
     ("/system/functions", "post", {"data": b" " * (5 << 20)}),
