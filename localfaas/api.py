@@ -9,7 +9,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from flask import Flask, Response, jsonify, request
@@ -36,20 +36,17 @@ _LOOP_PATIENCE_SECONDS = 30.0
 _SHA = f"v{__version__}"
 
 
-def create_control_api(
-    functions: Functions, queue: AsyncQueue, memory_description: str, loop: asyncio.AbstractEventLoop
-) -> Flask:
+def create_control_api(functions: Functions, queue: AsyncQueue, loop: asyncio.AbstractEventLoop) -> Flask:
     """Return the WSGI application of `/system/*`, `/healthz` and `/metrics`.
 
     Args:
         functions: what is deployed; used on `loop` only.
         queue: asynchronous calls; used on `loop` only.
-        memory_description: what holds memory limits here, for `/system/info`.
         loop: the gateway's event loop, which runs.
     """
     app = Flask("localfaas", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY_BYTES
-    views = _Views(functions, queue, memory_description, loop)
+    views = _Views(functions, queue, loop)
     app.add_url_rule("/healthz", view_func=views.health)
     app.add_url_rule("/metrics", view_func=views.metrics)
     app.add_url_rule("/system/info", view_func=views.info)
@@ -83,11 +80,9 @@ class _Views:
         self,
         functions: Functions,
         queue: AsyncQueue,
-        memory_description: str,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._functions = functions
-        self._memory_description = memory_description
         self._loop = loop
         self._usage = UsageMeter()
         self._metrics = MetricsPage(functions, queue)
@@ -100,13 +95,17 @@ class _Views:
 
     def info(self) -> Response:
         version = {"release": __version__, "sha": _SHA}
-        provider = {"provider": "localfaas", "orchestration": "process", "version": version}
+        provider = {
+            "provider": "localfaas",
+            "orchestration": self._functions.runtime.name,
+            "version": version,
+        }
         return jsonify(
             {
                 "provider": provider,
                 "version": version,
                 "arch": platform.machine(),
-                "memory": self._memory_description,
+                "memory": self._functions.runtime.memory_description,
             }
         )
 
@@ -142,18 +141,18 @@ class _Views:
 
     def deploy(self) -> Response:
         deployment = parse_deployment(_body())
-        self._on_loop(lambda: self._functions.deploy(deployment))
+        self._await_on_loop(self._functions.deploy(deployment))
         return _text("", 202)
 
     def update(self) -> Response:
         deployment = parse_deployment(_body())
 
-        def replace_existing() -> None:
+        async def replace_existing() -> None:
             self._functions.namespaces.check(deployment.namespace)
             self._functions.find(deployment.service, deployment.namespace)
-            self._functions.deploy(deployment)
+            await self._functions.deploy(deployment)
 
-        self._on_loop(replace_existing)
+        self._await_on_loop(replace_existing())
         return _text("", 202)
 
     def remove(self) -> Response:
@@ -227,6 +226,9 @@ class _Views:
             return call()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_LOOP_PATIENCE_SECONDS)
+
+    def _await_on_loop(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 def _body() -> dict[str, Any]:

@@ -92,16 +92,6 @@ class Deployment:
         """Replicas above which scaling does not go."""
         return self.scaling.max_replicas
 
-    @property
-    def not_honoured(self) -> tuple[str, ...]:
-        """What this deployment asks for and a process cannot give; said in logs and in an annotation."""
-        asked = {
-            "readOnlyRootFilesystem": self.read_only_root_filesystem,
-            "constraints": bool(self.constraints),
-            "limits.cpu": "cpu" in self.limits,
-        }
-        return tuple(name for name, is_asked in asked.items() if is_asked)
-
 
 def parse_deployment(body: object) -> Deployment:
     """Return the deployment that a POST or PUT to `/system/functions` asks for.

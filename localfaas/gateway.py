@@ -18,12 +18,11 @@ from localfaas.auth import Credentials
 from localfaas.config import GatewayConfig, StatePaths
 from localfaas.deployments import Deployment, DeploymentRecord, DeploymentStore
 from localfaas.errors import BadRequest, FunctionNotFound, LocalFaasError, NamespaceInUse, NotAccepting
-from localfaas.images import ImageEntry, find_image
 from localfaas.invocation import AsgiApp, Invocation, Receive, Scope, Send
 from localfaas.logs import FunctionLog, LogLine
 from localfaas.namespaces import FunctionName, Namespace, NamespaceStore
 from localfaas.pool import Pool
-from localfaas.runtimes.interface import Runtime
+from localfaas.runtimes.interface import Launcher, Runtime
 from localfaas.secret_store import SecretStore
 
 _log = logging.getLogger(__name__)
@@ -54,18 +53,19 @@ class Functions:
         """Every function's pool, by name."""
         return [self._pools[name] for name in sorted(self._pools)]
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Start every function that an earlier gateway on this state directory had."""
         for record in self._store.load():
             name = record.deployment.function.key
             if record.deployment.namespace not in self.namespaces.names:
                 _log.warning("namespace %s is missing and made anew", record.deployment.namespace)
                 self.namespaces.create(Namespace(record.deployment.namespace))
-            entry = find_image(self._paths.images, record.deployment.image)
-            if entry is None:
-                _log.error("function %s is not restored: %s", name, _unknown_image(record.deployment.image))
+            try:
+                launcher = await self.runtime.prepare(record.deployment)
+            except BadRequest as error:
+                _log.error("function %s is not restored: %s", name, error)
             else:
-                self._pools[name] = self._open_pool(record, entry)
+                self._pools[name] = self._open_pool(record, launcher)
 
     def find(self, name: str, namespace: str = "") -> Pool:
         """Return the pool of a function.
@@ -86,31 +86,30 @@ class Functions:
             )
         return pool
 
-    def deploy(self, deployment: Deployment) -> None:
+    async def deploy(self, deployment: Deployment) -> None:
         """Make `deployment` what runs under its name, new or instead of an older one.
 
         Raises:
-            BadRequest: its image was not built, or a namespace or secret that it names is not there.
+            BadRequest: its image is unknown, or a namespace or secret that it names is not there.
             NotAccepting: the gateway is stopping.
             OSError: it cannot be written down; nothing has changed.
         """
+        self._check_names(deployment)
+        launcher = await self.runtime.prepare(deployment)
         if self.is_stopping:
             raise NotAccepting("the gateway is shutting down")
-        entry = find_image(self._paths.images, deployment.image)
-        if entry is None:
-            raise BadRequest(_unknown_image(deployment.image))
-        self.namespaces.check(deployment.namespace)
-        self.secrets.check(deployment.secrets, deployment.namespace)
+        # A second time, since finding an image may take long.
+        self._check_names(deployment)
         key = deployment.function.key
         pool = self._pools.get(key)
         record = pool.record.updated(deployment) if pool else DeploymentRecord.fresh(deployment)
         self._store.save(record)
-        for name in deployment.not_honoured:
-            _log.warning("function %s: %s is not honoured by the process runtime", key, name)
+        for name in launcher.not_honoured:
+            _log.warning("function %s: %s is not honoured by the %s runtime", key, name, self.runtime.name)
         if pool is None:
-            self._pools[key] = self._open_pool(record, entry)
+            self._pools[key] = self._open_pool(record, launcher)
         else:
-            pool.update(record, entry)
+            pool.update(record, launcher)
 
     def scale(self, pool: Pool, replicas: int) -> None:
         """Make `replicas` the number to keep, at most the function's maximum; an operator asks for it.
@@ -169,10 +168,14 @@ class Functions:
             pool.log.close()
         await self.runtime.close()
 
-    def _open_pool(self, record: DeploymentRecord, entry: ImageEntry) -> Pool:
+    def _check_names(self, deployment: Deployment) -> None:
+        self.namespaces.check(deployment.namespace)
+        self.secrets.check(deployment.secrets, deployment.namespace)
+
+    def _open_pool(self, record: DeploymentRecord, launcher: Launcher) -> Pool:
         function = record.deployment.function
         log = FunctionLog(function, self._paths.logs / f"{function.key}.log")
-        return Pool(record, entry, self.runtime, log, self._config, self.secrets)
+        return Pool(record, launcher, log, self._config, self.secrets)
 
     async def _close(self, pool: Pool) -> None:
         await pool.close(self._config.grace_seconds)
@@ -192,10 +195,6 @@ def split_function_path(path: bytes, scope: Scope) -> tuple[str, bytes]:
     name = match[1].decode("ascii", errors="replace") if match else ""
     rest = (match[2] if match else None) or b"/"
     return name, rest + b"?" + scope["query_string"] if scope["query_string"] else rest
-
-
-def _unknown_image(image: str) -> str:
-    return f"image {image!r} is unknown; build it with `localfaas build -f stack.yml` on this state directory"
 
 
 class Gateway:

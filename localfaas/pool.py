@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-import shlex
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
@@ -11,13 +10,12 @@ from functools import partial
 from typing import cast
 
 from localfaas.config import GatewayConfig
-from localfaas.deployments import FORKING_MODES, DeploymentRecord
+from localfaas.deployments import DeploymentRecord
 from localfaas.errors import FunctionUnavailable, NotAccepting, QueueFull, StartFailed
-from localfaas.images import ImageEntry
 from localfaas.logs import FunctionLog
 from localfaas.namespaces import FunctionName
-from localfaas.replica import WATCHDOG_COMMAND, Replica, replica_environment
-from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec, Runtime
+from localfaas.replica import Replica
+from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaSpec
 from localfaas.scaling import lowest_replicas
 from localfaas.secret_store import SecretStore
 from localfaas.stats import FunctionStats
@@ -42,19 +40,17 @@ class Pool:
     def __init__(
         self,
         record: DeploymentRecord,
-        entry: ImageEntry,
-        runtime: Runtime,
+        launcher: Launcher,
         log: FunctionLog,
         config: GatewayConfig,
         secret_store: SecretStore,
     ) -> None:
         """Take charge of a function; its first replicas start at once."""
         self.record = record
+        self.launcher = launcher
         self.log = log
         self.stats = FunctionStats()
         self.last_error = ""
-        self._entry = entry
-        self._runtime = runtime
         self._config = config
         self._secret_store = secret_store
         self._generation = 0
@@ -146,9 +142,9 @@ class Pool:
             self._end(self._idle[0])
         self._reconcile()
 
-    def update(self, record: DeploymentRecord, entry: ImageEntry) -> None:
+    def update(self, record: DeploymentRecord, launcher: Launcher) -> None:
         """Replace every replica by one of a new deployment: idle ones now, busy ones after their request."""
-        self.record, self._entry = record, entry
+        self.record, self.launcher = record, launcher
         self._generation += 1
         self.stats.peak_bytes = 0
         self._forget_failures()
@@ -250,7 +246,7 @@ class Pool:
         """Start a replica, offer it to requests once it answers, and account for its end."""
         started_at = asyncio.get_running_loop().time()
         try:
-            process = await self._runtime.start(self._spec(name))
+            process = await self.launcher.start(self._spec(name))
         except StartFailed as error:
             self._note_failed_start(name, str(error))
             return
@@ -328,19 +324,5 @@ class Pool:
     def _spec(self, name: str) -> ReplicaSpec:
         """Return what the next replica is to be; raises StartFailed where a secret has gone."""
         deployment = self.record.deployment
-        command = tuple(shlex.split(deployment.env_process)) or self._entry.command
-        environment = dict(replica_environment(deployment, self._entry, name))
-        is_watched = environment.get("mode") in FORKING_MODES
-        if is_watched:
-            environment["fprocess"] = shlex.join(command)
-            command = WATCHDOG_COMMAND
-        return ReplicaSpec(
-            name=name,
-            directory=self._entry.directory,
-            command=command,
-            environment=environment,
-            preload=() if is_watched else self._entry.preload,
-            memory_limit_bytes=deployment.memory_limit_bytes,
-            secrets_directory=self._secret_store.provide(self.function, deployment.secrets),
-            log=partial(self.log.append, name),
-        )
+        secrets_directory = self._secret_store.provide(self.function, deployment.secrets)
+        return ReplicaSpec(name, secrets_directory, partial(self.log.append, name))

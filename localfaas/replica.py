@@ -1,20 +1,15 @@
 """One replica as the pool sees it."""
 
 import asyncio
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 
-from localfaas.deployments import Deployment
-from localfaas.images import ImageEntry
 from localfaas.runtimes.interface import ReplicaExit, ReplicaProcess
-from localfaas.upstream import ReplicaConnection
+from localfaas.upstream import ReplicaConnection, ReplyLost
 
-_READY_REQUEST = b"GET /_/ready HTTP/1.1\r\nHost: localhost\r\nUser-Agent: localfaas\r\n\r\n"
+_REQUEST = b"GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: localfaas\r\n\r\n"
+# Of of-watchdog and our template, and what a server without the first has; see docs.openfaas.com.
+_READY_PATHS = (b"/_/ready", b"/_/health")
 _NOT_READY = 503
-# Isolated (-I): nothing of the function's can take the place of the standard library.
-WATCHDOG_COMMAND = (sys.executable, "-I", str(Path(__file__).parent / "runtimes" / "watchdog.py"))
-_NOT_READY_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.05
 
 
 class Replica:
@@ -22,7 +17,7 @@ class Replica:
 
     def __init__(self, process: ReplicaProcess, generation: int) -> None:
         self.process = process
-        self.connection = ReplicaConnection(process.socket_path)
+        self.connection = ReplicaConnection(process.address)
         self.generation = generation
         """Of the deployment that it runs; the pool's number has grown since if it is outdated."""
         self.is_ready = False
@@ -39,38 +34,32 @@ class Replica:
     async def wait_ready(self) -> None:
         """Return once the replica answers HTTP: anything to `/_/ready` but 503 says so.
 
-        The request waits in the socket's backlog while the process starts, so there is nothing to poll.
+        `/_/health` is asked as well where the replica knows no `/_/ready`. Where a request waits in the
+        socket's backlog while the process starts, there is nothing to poll.
 
         Raises:
             ReplyLost: it ended before.
         """
-        while True:
-            status, _ = await self.connection.request(_READY_REQUEST, b"")
+        for path in _READY_PATHS:
+            while (status := await self._ask(path)) == _NOT_READY:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            if 200 <= status < 300:
+                break
+        self.is_ready = True
+
+    async def _ask(self, path: bytes) -> int:
+        """Return the status of a GET; 503 where nobody listens yet."""
+        try:
+            status, _ = await self.connection.request(_REQUEST % path, b"")
             async for _chunk in self.connection.chunks():
                 pass
-            if status != _NOT_READY:
-                break
-            await asyncio.sleep(_NOT_READY_PAUSE_SECONDS)
-        self.is_ready = True
+        except ReplyLost:
+            self.connection.close()
+            if self.process.has_backlog or self.process.exited.done():
+                raise
+            return _NOT_READY
+        return status
 
     async def wait_exit(self) -> ReplicaExit:
         """Return how the process ended; being cancelled does not touch it."""
         return await asyncio.shield(self.process.exited)
-
-
-def replica_environment(deployment: Deployment, entry: ImageEntry, name: str) -> Mapping[str, str]:
-    """Return what a replica finds in its environment, the deployment's own variables on top.
-
-    The names are those that OpenFaaS and a pod set; `LOCALFAAS_MEMORY_LIMIT_BYTES` is for a function server
-    that reports a memory limit which no control group shows.
-    """
-    limit_bytes = deployment.memory_limit_bytes
-    limit = {} if limit_bytes is None else {"LOCALFAAS_MEMORY_LIMIT_BYTES": str(limit_bytes)}
-    return {
-        "HOSTNAME": name,
-        "OPENFAAS_NAME": deployment.service,
-        "OPENFAAS_NAMESPACE": deployment.namespace,
-        **limit,
-        **entry.environment,
-        **deployment.env_vars,
-    }

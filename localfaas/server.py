@@ -27,8 +27,8 @@ from localfaas.config import GatewayConfig, StatePaths, write_atomically
 from localfaas.errors import ConfigurationError, PortInUse
 from localfaas.gateway import Functions, Gateway
 from localfaas.invocation import AsgiApp
-from localfaas.memory import MemoryController, choose_memory_controller
-from localfaas.runtimes.process import ProcessRuntime
+from localfaas.runtimes.choose import create_runtime
+from localfaas.runtimes.interface import Runtime
 
 _log = logging.getLogger(__name__)
 
@@ -51,21 +51,17 @@ def serve(config: GatewayConfig) -> None:
     with _only_gateway(paths), _listen(config) as listening:
         # A gateway that was killed has left its own, with an address that may be somebody else's by now.
         paths.gateway.unlink(missing_ok=True)
-        memory = choose_memory_controller(config.memory_enforcement, paths.identity)
-        _log.info("%s", memory.description)
-        if leftovers := memory.sweep():
-            _log.info("removed %d control groups of an earlier gateway", leftovers)
+        runtime = create_runtime(config, paths)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, paths, memory, listening))
+            runner.run(_serve(config, paths, runtime, listening))
 
 
 async def _serve(
-    config: GatewayConfig, paths: StatePaths, memory: MemoryController, listening: socket.socket
+    config: GatewayConfig, paths: StatePaths, runtime: Runtime, listening: socket.socket
 ) -> None:
-    runtime = ProcessRuntime(paths.create_socket_directory(), memory)
     functions = Functions(config, runtime)
     queue = AsyncQueue(CallStore(paths.calls), functions, config)
-    app: Any = create_control_api(functions, queue, memory.description, asyncio.get_running_loop())
+    app: Any = create_control_api(functions, queue, asyncio.get_running_loop())
     control = cast(AsgiApp, WSGIMiddleware(app, workers=_CONTROL_THREADS))
     later = AsyncEndpoint(queue, functions, config.max_async_body_bytes)
     gateway = Gateway(functions, load_or_create_credentials(paths), control, later, config)
@@ -85,7 +81,7 @@ async def _serve(
     server = _Server(server_config, functions, queue, paths)
     autoscaling = asyncio.get_running_loop().create_task(Autoscaler(functions).run())
     try:
-        functions.restore()
+        await functions.restore()
         await queue.restore()
         await server.serve(sockets=[listening])
     finally:

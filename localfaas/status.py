@@ -35,8 +35,8 @@ def function_status(pool: Pool) -> dict[str, Any]:
     """Return the status of a function without its usage; what is unset is left out."""
     deployment = pool.record.deployment
     annotations = dict(deployment.annotations)
-    if deployment.not_honoured:
-        annotations[f"{STATUS_PREFIX}not-honoured"] = ", ".join(deployment.not_honoured)
+    if pool.launcher.not_honoured:
+        annotations[f"{STATUS_PREFIX}not-honoured"] = ", ".join(pool.launcher.not_honoured)
     if pool.last_error and pool.num_available < pool.record.replicas:
         annotations[f"{STATUS_PREFIX}last-error"] = pool.last_error
     optional = {

@@ -14,6 +14,8 @@ _READ_BYTES = 1 << 16
 _MAX_IDLE_SECONDS = 1.0
 
 Headers = list[tuple[bytes, bytes]]
+Address = str | tuple[str, int]
+"""A unix socket's path, or host and port."""
 
 
 class ReplyLost(ConnectionError):
@@ -70,8 +72,8 @@ class _Reply:
 class ReplicaConnection:
     """A connection that is opened when needed and kept while it is in use."""
 
-    def __init__(self, socket_path: str) -> None:
-        self._socket_path = socket_path
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reply = _Reply()
@@ -145,10 +147,15 @@ class ReplicaConnection:
         if self._writer is None or is_stale or self._writer.is_closing():
             self.close()
             try:
-                self._reader, self._writer = await asyncio.open_unix_connection(self._socket_path)
+                self._reader, self._writer = await self._connect()
             except OSError as error:
                 raise ReplyLost(str(error)) from error
         return self._writer
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._address, str):
+            return await asyncio.open_unix_connection(self._address)
+        return await asyncio.open_connection(*self._address)
 
     async def _send(self, writer: asyncio.StreamWriter, body: AsyncIterator[bytes]) -> None:
         try:

@@ -1,23 +1,23 @@
-"""What the pool asks of a runtime."""
+"""What the gateway asks of a runtime.
+
+A runtime finds a deployment's image and gives a launcher, by which a pool starts its replicas.
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from localfaas.deployments import Deployment
 from localfaas.memory import MemoryUsage
+from localfaas.upstream import Address
 
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """Everything a runtime needs to start one replica."""
+    """What one replica has that others of its deployment have not."""
 
     name: str
-    directory: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    preload: tuple[str, ...]
-    memory_limit_bytes: int | None
     secrets_directory: str | None
     """The folder whose files the replica finds under /var/openfaas/secrets, or under `secret_mount_path`."""
 
@@ -40,9 +40,11 @@ class ReplicaProcess(Protocol):
     """A replica that has been started, whether it still runs or not."""
 
     name: str
-    pid: int
-    socket_path: str
-    """Connections to this unix socket queue while the replica starts, and are refused after its end."""
+    address: Address
+    """Refuses connections after the replica's end."""
+
+    has_backlog: bool
+    """Connections queue while the replica starts; where they do not, one that is lost means nothing yet."""
 
     exited: asyncio.Future[ReplicaExit]
     """Done once nothing of the replica is left."""
@@ -60,17 +62,37 @@ class ReplicaProcess(Protocol):
         """Return the CPU time it has used."""
 
 
-class Runtime(Protocol):
-    """Starts replicas."""
+class Launcher(Protocol):
+    """Starts the replicas of one deployment, whose image has been found."""
 
-    memory_source: str
-    """The mechanism behind every memory figure, a label value in metrics."""
+    not_honoured: tuple[str, ...]
+    """What the deployment asks for and this runtime cannot give; said in logs and in an annotation."""
 
     async def start(self, spec: ReplicaSpec) -> ReplicaProcess:
         """Return a started replica; it may not answer yet.
 
         Raises:
             StartFailed: nothing of it is left.
+        """
+
+
+class Runtime(Protocol):
+    """One way of running replicas."""
+
+    name: str
+    """What `/system/info` calls the orchestration."""
+
+    memory_source: str
+    """The mechanism behind every memory figure, a label value in metrics."""
+
+    memory_description: str
+    """One sentence for people: what holds memory limits here."""
+
+    async def prepare(self, deployment: Deployment) -> Launcher:
+        """Return what starts the replicas of `deployment`.
+
+        Raises:
+            BadRequest: its image is unknown; the message says what to do.
         """
 
     async def close(self) -> None:

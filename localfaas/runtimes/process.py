@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -11,16 +12,22 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from localfaas.errors import StartFailed
+from localfaas.deployments import FORKING_MODES, Deployment
+from localfaas.errors import BadRequest, StartFailed
+from localfaas.images import ImageEntry, find_image
 from localfaas.memory import MemoryController, MemoryGroup, MemoryUsage
-from localfaas.runtimes.interface import ReplicaExit, ReplicaSpec
+from localfaas.runtimes.environment import common_environment
+from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
 from localfaas.runtimes.log_pipe import LogPipe
 from localfaas.runtimes.warm_client import Ended, WarmParentClient
+from localfaas.upstream import Address
 
 _BACKLOG = 128
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _IDLE_PARENT_SECONDS = 600.0
 _INTERPRETERS = ("python", "python3")
+# Isolated (-I): nothing of the function's can take the place of the standard library.
+_WATCHDOG_COMMAND = (sys.executable, "-I", str(Path(__file__).parent / "watchdog.py"))
 
 # Variables that take effect when a process or an interpreter starts, so that a fork cannot apply them.
 _BEFORE_EXEC = ("GLIBC_TUNABLES", "LD_", "OMP_", "MKL_", "OPENBLAS_", "MALLOC_", "PYTHON")
@@ -36,9 +43,12 @@ _ParentKey = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 class ProcessReplica:
     """One replica; see `ReplicaProcess`."""
 
-    def __init__(self, name: str, socket_path: str, group: MemoryGroup, pipe: LogPipe) -> None:
+    has_backlog = True
+
+    def __init__(self, name: str, address: str, group: MemoryGroup, pipe: LogPipe) -> None:
         self.name = name
-        self.socket_path = socket_path
+        self.address: Address = address
+        self._socket_path = Path(address)
         self.pid = 0
         self.exited: asyncio.Future[ReplicaExit] = asyncio.get_running_loop().create_future()
         self.group = group
@@ -80,17 +90,53 @@ class ProcessReplica:
         self.group.kill()
         self.pipe.close()
         with suppress(FileNotFoundError):
-            Path(self.socket_path).unlink()
+            self._socket_path.unlink()
         await self.group.remove()
         return usage
+
+
+class ProcessLauncher:
+    """Starts the replicas of one deployment; see `Launcher`."""
+
+    def __init__(self, deployment: Deployment, entry: ImageEntry, runtime: "ProcessRuntime") -> None:
+        self.not_honoured = _not_honoured(deployment)
+        self.directory = entry.directory
+        self.memory_limit_bytes = deployment.memory_limit_bytes
+        self._runtime = runtime
+        command = tuple(shlex.split(deployment.env_process)) or entry.command
+        # The limit is for a function server that reports it: no control group that it can read shows it.
+        limit_bytes = self.memory_limit_bytes
+        limit = {} if limit_bytes is None else {"LOCALFAAS_MEMORY_LIMIT_BYTES": str(limit_bytes)}
+        self._deployment = deployment
+        self._environment = {**limit, **entry.environment, **deployment.env_vars}
+        self.preload = entry.preload
+        if self._environment.get("mode") in FORKING_MODES:
+            self._environment["fprocess"] = shlex.join(command)
+            self.preload = ()
+            command = _WATCHDOG_COMMAND
+        self.command = (_program(command[0]), *command[1:])
+        self.is_forked = bool(self.preload) and command[0] in _INTERPRETERS and command[1:2] != ()
+
+    async def start(self, spec: ReplicaSpec) -> ReplicaProcess:
+        """Start one replica; see the interface."""
+        return await self._runtime.start(self, spec)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return what the replica `name` finds in its environment."""
+        common = common_environment(self._deployment, name)
+        return {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **common, **self._environment}
 
 
 class ProcessRuntime:
     """Replicas as processes, from one warm parent for every preload list and environment before exec."""
 
-    def __init__(self, socket_directory: Path, memory: MemoryController) -> None:
-        """Keep sockets in `socket_directory`, where those of an earlier gateway are removed."""
+    name = "process"
+
+    def __init__(self, images: Path, socket_directory: Path, memory: MemoryController) -> None:
+        """Look images up in the map `images`; keep sockets in `socket_directory`, cleared of older ones."""
         self.memory_source = memory.name
+        self.memory_description = memory.description
+        self._images = images
         self._sockets = socket_directory
         self._memory = memory
         self._parents: dict[_ParentKey, WarmParentClient] = {}
@@ -98,21 +144,34 @@ class ProcessRuntime:
         for leftover in socket_directory.glob("*.sock"):
             leftover.unlink(missing_ok=True)
 
-    async def start(self, spec: ReplicaSpec) -> ProcessReplica:
-        """Start one replica; see the interface."""
-        environment = _replica_environment(spec)
-        is_forked = _is_forkable(spec)
-        parent = self._parent_of(spec.preload if is_forked else (), environment if is_forked else {})
+    async def prepare(self, deployment: Deployment) -> Launcher:
+        """Look up what `localfaas build` made; see the interface."""
+        entry = find_image(self._images, deployment.image)
+        if entry is None:
+            raise BadRequest(
+                f"image {deployment.image!r} is unknown; build it with `localfaas build -f stack.yml` on "
+                "this state directory"
+            )
         try:
-            replica, listening = self._prepare(spec)
+            return ProcessLauncher(deployment, entry, self)
+        except ValueError as error:
+            raise BadRequest(f"envProcess {deployment.env_process!r} cannot be split: {error}") from error
+
+    async def start(self, launcher: ProcessLauncher, spec: ReplicaSpec) -> ProcessReplica:
+        """Start one replica; see `Launcher`."""
+        environment = launcher.environment(spec.name)
+        is_forked = launcher.is_forked
+        parent = self._parent_of(launcher.preload if is_forked else (), environment if is_forked else {})
+        try:
+            replica, listening = self._open(spec, launcher.memory_limit_bytes)
         except OSError as error:
             raise StartFailed(
                 f"no socket, pipe or control group for {spec.name}: {error.strerror}"
             ) from error
         message = {
             "id": spec.name,
-            "argv": [_program(spec.command[0]), *spec.command[1:]],
-            "directory": spec.directory,
+            "argv": launcher.command,
+            "directory": launcher.directory,
             "environment": environment,
             "join": replica.group.join_paths,
             "rlimit_data_bytes": replica.group.rlimit_data_bytes,
@@ -144,7 +203,9 @@ class ProcessRuntime:
         with suppress(OSError):
             self._sockets.rmdir()
 
-    def _prepare(self, spec: ReplicaSpec) -> tuple[ProcessReplica, socket.socket]:
+    def _open(
+        self, spec: ReplicaSpec, memory_limit_bytes: int | None
+    ) -> tuple[ProcessReplica, socket.socket]:
         """Return a replica with everything but a process, and the socket it is to listen at.
 
         Raises:
@@ -159,7 +220,7 @@ class ProcessRuntime:
             pipe = LogPipe(spec.log)
             undo.callback(pipe.close)
             undo.callback(pipe.close_writing)
-            group = self._memory.create(spec.name, spec.memory_limit_bytes)
+            group = self._memory.create(spec.name, memory_limit_bytes)
             undo.pop_all()
         return ProcessReplica(spec.name, str(path), group, pipe), listening
 
@@ -196,12 +257,13 @@ def _inherited_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
-def _replica_environment(spec: ReplicaSpec) -> dict[str, str]:
-    return {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **spec.environment}
-
-
-def _is_forkable(spec: ReplicaSpec) -> bool:
-    return bool(spec.preload) and spec.command[0] in _INTERPRETERS and spec.command[1:2] != ()
+def _not_honoured(deployment: Deployment) -> tuple[str, ...]:
+    asked = {
+        "readOnlyRootFilesystem": deployment.read_only_root_filesystem,
+        "constraints": bool(deployment.constraints),
+        "limits.cpu": "cpu" in deployment.limits,
+    }
+    return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
 def _program(name: str) -> str:

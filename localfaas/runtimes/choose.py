@@ -1,0 +1,25 @@
+"""The runtime that the gateway was told to use."""
+
+import logging
+
+from localfaas.config import GatewayConfig, StatePaths
+from localfaas.memory import choose_memory_controller
+from localfaas.runtimes.interface import Runtime
+from localfaas.runtimes.process import ProcessRuntime
+
+_log = logging.getLogger(__name__)
+
+
+def create_runtime(config: GatewayConfig, paths: StatePaths) -> Runtime:
+    """Return the runtime of a gateway about to start; what an earlier one left behind is gone.
+
+    To be called before there is an event loop.
+
+    Raises:
+        ConfigurationError: it cannot be used here.
+    """
+    memory = choose_memory_controller(config.memory_enforcement, paths.identity)
+    _log.info("%s", memory.description)
+    if leftovers := memory.sweep():
+        _log.info("removed %d control groups of an earlier gateway", leftovers)
+    return ProcessRuntime(paths.images, paths.create_socket_directory(), memory)
