@@ -173,15 +173,28 @@ class DeploymentRecord:
     floor: int = 0
     """What an operator asked for last by scale-function: automatic scaling goes above it, never below."""
 
+    deployed_at: str = ""
+    """When the present deployment was made; `created_at` is of the function's first."""
+
     @classmethod
     def fresh(cls, deployment: Deployment) -> "DeploymentRecord":
         """Return the record of a function deployed now."""
-        return cls(deployment, deployment.min_replicas, datetime.now(UTC).isoformat(timespec="seconds"))
+        now = _now()
+        return cls(deployment, deployment.min_replicas, now, deployed_at=now)
 
     def updated(self, deployment: Deployment) -> "DeploymentRecord":
         """Return the record with another deployment; its replicas stay, within the new bounds."""
         replicas = min(max(self.replicas, deployment.min_replicas), deployment.max_replicas)
-        return replace(self, deployment=deployment, replicas=replicas)
+        return replace(self, deployment=deployment, replicas=replicas, deployed_at=_now())
+
+    @property
+    def deployed_timestamp_seconds(self) -> float:
+        """When the present deployment was made, in seconds since 1970."""
+        return datetime.fromisoformat(self.deployed_at or self.created_at).timestamp()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class DeploymentStore:
@@ -226,5 +239,9 @@ class DeploymentStore:
         for key in ("constraints", "secrets"):
             deployment[key] = tuple(deployment[key])
         return DeploymentRecord(
-            Deployment(**deployment), fields["replicas"], fields["created_at"], fields.get("floor", 0)
+            Deployment(**deployment),
+            fields["replicas"],
+            fields["created_at"],
+            fields.get("floor", 0),
+            fields.get("deployed_at", ""),
         )

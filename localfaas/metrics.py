@@ -1,8 +1,7 @@
 """`/metrics`: OpenFaaS' names, its Pro names, and our own under `localfaas_`.
 
 Every series is read from the pools when it is asked for, so a removed function's series go with it. Labels
-are
-bounded: a function, a status code, a mechanism.
+are bounded: a function, a status code, a mechanism. docs/metrics.md has a row for each.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,11 +22,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from localfaas import __version__
 from localfaas.async_queue import AsyncQueue
 from localfaas.gateway import Functions
-from localfaas.memory import MemoryUsage
+from localfaas.memory import PRESSURE_SOURCE, MemoryUsage
 from localfaas.namespaces import FunctionName
 from localfaas.pool import Pool
+from localfaas.runtimes.interface import Runtime
+from localfaas.stats import total_pressure
 from localfaas.status import total_cpu_seconds
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -60,15 +62,25 @@ class _FunctionCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
-        pools = self._functions.pools
+        pools, runtime = self._functions.pools, self._functions.runtime
+        yield _build_info(runtime)
         yield from _invocations(pools)
         yield from _replicas(pools)
-        yield from _memory(pools, self._functions.runtime.memory_source)
+        usages = {pool: [replica.process.memory() for replica in pool.replicas] for pool in pools}
+        yield from _memory(pools, usages)
+        yield from _memory_pressure(pools, usages, runtime.memory_source)
         yield from _asynchronous(self._queue)
 
 
 def _label(pool: Pool) -> str:
     return pool.function.qualified
+
+
+def _build_info(runtime: Runtime) -> Metric:
+    labels = {"version": __version__, "runtime": runtime.name, "memory_source": runtime.memory_source}
+    family = GaugeMetricFamily("localfaas_build_info", "What this gateway is; always 1.", labels=[*labels])
+    family.add_metric([*labels.values()], 1)
+    return family
 
 
 def _invocations(pools: list[Pool]) -> Iterator[Metric]:
@@ -105,20 +117,36 @@ def _replicas(pools: list[Pool]) -> Iterator[Metric]:
         histogram = pool.stats.cold_starts
         cold_starts.add_metric([_label(pool)], histogram.cumulative(), histogram.sum_seconds)
     yield cold_starts
+    yield _gauge(
+        pools,
+        "localfaas_deployed_timestamp_seconds",
+        "When the present deployment was made, in seconds since 1970.",
+        lambda p: p.record.deployed_timestamp_seconds,
+    )
     yield _counter(pools, "pod_cpu_usage_seconds", "CPU time of all replicas.", total_cpu_seconds)
 
 
-def _memory(pools: list[Pool], source: str) -> Iterator[Metric]:
-    usages = {pool: [replica.process.memory() for replica in pool.replicas] for pool in pools}
+_Usages = dict[Pool, list[MemoryUsage]]
 
-    def total(read: Callable[[MemoryUsage], int]) -> Callable[[Pool], float]:
-        return lambda pool: sum(map(read, usages[pool]))
 
+def _memory(pools: list[Pool], usages: _Usages) -> Iterator[Metric]:
     yield _gauge(
         pools,
         "pod_memory_working_set_bytes",
         "Working set of all replicas.",
-        total(lambda u: u.working_set_bytes),
+        lambda p: sum(usage.working_set_bytes for usage in usages[p]),
+    )
+    yield _gauge(
+        pools,
+        "localfaas_replica_working_set_bytes",
+        "The largest working set of one replica.",
+        lambda p: max((usage.working_set_bytes for usage in usages[p]), default=0),
+    )
+    yield _gauge(
+        pools,
+        "localfaas_memory_cache_bytes",
+        "Page cache that all replicas are charged for.",
+        lambda p: sum(usage.cache_bytes for usage in usages[p]),
     )
     limits = GaugeMetricFamily("localfaas_memory_limit_bytes", "Memory limit of one replica.", labels=_NAME)
     for pool in pools:
@@ -132,22 +160,35 @@ def _memory(pools: list[Pool], source: str) -> Iterator[Metric]:
         "The most memory that one replica has used since the function was last deployed.",
         lambda p: p.peak_bytes,
     )
+
+
+def _memory_pressure(pools: list[Pool], usages: _Usages, source: str) -> Iterator[Metric]:
+    """Yield what tells that memory is short; counters, with what ended replicas had counted."""
     yield _counter(
         pools, "localfaas_oom_kills", "Replicas that ran out of memory.", lambda p: p.stats.num_oom_kills
     )
-    pressure = CounterMetricFamily(
+    reclaims = CounterMetricFamily(
         "localfaas_memory_reclaims", "Times that a limit was reached.", labels=[*_NAME, "source"]
     )
     faults = CounterMetricFamily(
         "localfaas_major_faults", "Page faults that read a disk.", labels=[*_NAME, "source"]
     )
+    pressure = CounterMetricFamily(
+        "localfaas_memory_pressure_seconds",
+        "Time in which processes of a replica waited for memory: some or all of them.",
+        labels=[*_NAME, "kind", "source"],
+    )
     for pool in pools:
-        reclaims = pool.stats.ended_reclaims + total(lambda u: u.reclaims)(pool)
-        pressure.add_metric([_label(pool), source], reclaims)
-        faults.add_metric(
-            [_label(pool), source], pool.stats.ended_major_faults + total(lambda u: u.major_faults)(pool)
-        )
-    yield from (pressure, faults)
+        label, stats = _label(pool), pool.stats
+        num_reclaims = stats.ended_reclaims + sum(usage.reclaims for usage in usages[pool])
+        reclaims.add_metric([label, source], num_reclaims)
+        num_faults = stats.ended_major_faults + sum(usage.major_faults for usage in usages[pool])
+        faults.add_metric([label, source], num_faults)
+        stalled = total_pressure([stats.ended_pressure, *(usage.pressure for usage in usages[pool])])
+        if stalled is not None:
+            pressure.add_metric([label, "some", PRESSURE_SOURCE], stalled.some_seconds)
+            pressure.add_metric([label, "full", PRESSURE_SOURCE], stalled.full_seconds)
+    yield from (reclaims, faults, pressure)
 
 
 def _asynchronous(queue: AsyncQueue) -> Iterator[Metric]:

@@ -292,12 +292,7 @@ class Pool:
         self._replicas.discard(replica)
         with suppress(ValueError):
             self._idle.remove(replica)
-        self.stats.ended_cpu_seconds += end.cpu_seconds
-        self.stats.ended_major_faults += end.memory.major_faults
-        self.stats.ended_reclaims += end.memory.reclaims
-        if self._is_current(replica):
-            self.stats.peak_bytes = max(self.stats.peak_bytes, end.memory.peak_bytes)
-        self.stats.num_oom_kills += end.memory.oom_kills
+        self.stats.add_ended(end.memory, end.cpu_seconds, is_current=self._is_current(replica))
         if end.memory.oom_kills:
             limit_bytes = self.record.deployment.memory_limit_bytes
             text = f"out of memory: peak {end.memory.peak_bytes} of {limit_bytes} bytes"

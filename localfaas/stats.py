@@ -2,7 +2,10 @@
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from localfaas.memory import MemoryPressure, MemoryUsage
 
 # Prometheus' default buckets, which OpenFaaS' histogram has too.
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -43,10 +46,27 @@ class FunctionStats:
     ended_cpu_seconds: float = 0.0
     ended_major_faults: int = 0
     ended_reclaims: int = 0
+    ended_pressure: MemoryPressure | None = None
     peak_bytes: int = 0
     """Of one replica of the present deployment."""
+
+    def add_ended(self, memory: MemoryUsage, cpu_seconds: float, *, is_current: bool) -> None:
+        """Keep what a replica has used that has ended; its peak only if it was of the present deployment."""
+        self.ended_cpu_seconds += cpu_seconds
+        self.ended_major_faults += memory.major_faults
+        self.ended_reclaims += memory.reclaims
+        self.ended_pressure = total_pressure([self.ended_pressure, memory.pressure])
+        if is_current:
+            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes)
+        self.num_oom_kills += memory.oom_kills
 
     @property
     def num_invocations(self) -> int:
         """Requests that have been answered."""
         return sum(sum(histogram.counts) for histogram in self.durations_by_code.values())
+
+
+def total_pressure(pressures: Iterable[MemoryPressure | None]) -> MemoryPressure | None:
+    """Return the sum of those that are known, None if none is."""
+    known = [pressure for pressure in pressures if pressure is not None]
+    return sum(known[1:], known[0]) if known else None

@@ -4,6 +4,19 @@ Three mechanisms, one interface: cgroup v1 or v2 where a group can be made, else
 """
 
 from localfaas.memory.choose import choose_memory_controller
-from localfaas.memory.interface import MemoryController, MemoryGroup, MemoryUsage
+from localfaas.memory.interface import (
+    PRESSURE_SOURCE,
+    MemoryController,
+    MemoryGroup,
+    MemoryPressure,
+    MemoryUsage,
+)
 
-__all__ = ["MemoryController", "MemoryGroup", "MemoryUsage", "choose_memory_controller"]
+__all__ = [
+    "PRESSURE_SOURCE",
+    "MemoryController",
+    "MemoryGroup",
+    "MemoryPressure",
+    "MemoryUsage",
+    "choose_memory_controller",
+]

@@ -30,9 +30,11 @@ def choose_memory_controller(
     if enforcement == "rlimit":
         return RlimitMemory()
     reason = "no memory controller is mounted"
-    for parent, version in find_parents(own_groups.read_text(), mounts.read_text()):
+    own_text, mounts_text = own_groups.read_text(), mounts.read_text()
+    for parent, version in find_parents(own_text, mounts_text):
+        pressure_parent = find_pressure_parent(own_text, mounts_text) if version == 1 else None
         try:
-            return CgroupMemory(parent, version, identity)
+            return CgroupMemory(parent, version, identity, pressure_parent)
         except OSError as error:
             reason = f"{parent}: {error.strerror or error}"
     if enforcement == "cgroup":
@@ -59,14 +61,27 @@ def find_parents(own_groups: str, mounts: str) -> list[tuple[Path, int]]:
     memberships = [line.split(":", 2) for line in own_groups.splitlines()]
     for mount_point, root, kind, options in _cgroup_mounts(mounts):
         for hierarchy, controllers, group in memberships:
-            below = os.path.relpath(group, root) if group.startswith(root) else "."
-            path = Path(os.path.normpath(mount_point / below))
+            path = _own_group(mount_point, root, group)
             if kind == "cgroup" and "memory" in controllers.split(",") and "memory" in options.split(","):
                 found.append((path, 1))
             elif kind == "cgroup2" and hierarchy == "0":
                 candidates = (path, path.parent) if path != mount_point else (path,)
                 found += [(each, 2) for each in candidates if _passes_memory_on(each)]
     return found
+
+
+def find_pressure_parent(own_groups: str, mounts: str) -> Path | None:
+    """Return this process' group of version 2, for groups that need no controller; arguments as above."""
+    own = [line.removeprefix("0::") for line in own_groups.splitlines() if line.startswith("0::")]
+    for mount_point, root, kind, _options in _cgroup_mounts(mounts):
+        if kind == "cgroup2" and own:
+            return _own_group(mount_point, root, own[0])
+    return None
+
+
+def _own_group(mount_point: Path, root: str, group: str) -> Path:
+    below = os.path.relpath(group, root) if group.startswith(root) else "."
+    return Path(os.path.normpath(mount_point / below))
 
 
 def _cgroup_mounts(mounts: str) -> list[tuple[Path, str, str, str]]:

@@ -4,6 +4,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+PRESSURE_SOURCE = "cgroup-v2"
+"""Where every `MemoryPressure` is from: version 1 has none of a group, and RLIMIT_DATA has no group."""
+
+
+@dataclass(frozen=True)
+class MemoryPressure:
+    """Pressure stall information of one control group: for how long its processes stood still for memory.
+
+    Source: https://docs.kernel.org/accounting/psi.html.
+
+    Attributes:
+        some_seconds: at least one of them waited for memory.
+        full_seconds: all that were not idle did.
+    """
+
+    some_seconds: float
+    full_seconds: float
+
+    def __add__(self, other: "MemoryPressure") -> "MemoryPressure":
+        """Return the time of both together."""
+        return MemoryPressure(self.some_seconds + other.some_seconds, self.full_seconds + other.full_seconds)
+
 
 @dataclass(frozen=True)
 class MemoryUsage:
@@ -17,6 +39,9 @@ class MemoryUsage:
         major_faults: page faults that read a disk.
         reclaims: how often the limit was reached and memory had to be reclaimed (0 where that cannot be
             seen).
+        cache_bytes: pages of files that the replica is charged for, reclaimable ones too; none without a
+            control group.
+        pressure: since the replica's start, None where the kernel does not tell.
     """
 
     working_set_bytes: int = 0
@@ -24,6 +49,8 @@ class MemoryUsage:
     oom_kills: int = 0
     major_faults: int = 0
     reclaims: int = 0
+    cache_bytes: int = 0
+    pressure: MemoryPressure | None = None
 
 
 class MemoryGroup(Protocol):

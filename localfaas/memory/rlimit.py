@@ -86,7 +86,7 @@ class RlimitGroup:
     def usage(self) -> MemoryUsage:
         """Return the figures of now; see the interface."""
         return MemoryUsage(
-            self._private_bytes(), self._peak_bytes, self._oom_kills, self._read_major_faults(), 0
+            self._private_bytes(), self._peak_bytes, self._oom_kills, self._read_major_faults()
         )
 
     def kill(self) -> None:

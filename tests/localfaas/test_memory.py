@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from localfaas.errors import ConfigurationError
-from localfaas.memory import MemoryUsage, choose_memory_controller
+from localfaas.memory import MemoryPressure, MemoryUsage, choose_memory_controller
 from localfaas.memory.cgroup import CgroupGroup, CgroupMemory
-from localfaas.memory.choose import find_parents
+from localfaas.memory.choose import find_parents, find_pressure_parent
 
 V1_MOUNTS = (
     "30 29 0:26 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro\n"
@@ -75,8 +75,10 @@ def test_cgroup_v2_limit_and_figures_use_its_files(tmp_path: Path) -> None:
     files = {
         "memory.current": "5000\n",
         "memory.peak": "9000\n",
-        "memory.stat": "anon 4000\ninactive_file 1500\npgmajfault 7\n",
+        "memory.stat": "anon 4000\nfile 2000\ninactive_file 1500\npgmajfault 7\n",
         "memory.events": "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\n",
+        "memory.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\n"
+        "full avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\n",
     }
     for name, text in files.items():
         (group.path / name).write_text(text)
@@ -85,8 +87,35 @@ def test_cgroup_v2_limit_and_figures_use_its_files(tmp_path: Path) -> None:
     assert group.path == tmp_path / "localfaas-id" / "replica"
     assert (group.path / "memory.max").read_text() == str(1 << 20)
     assert (group.path / "memory.swap.max").read_text() == "0"
-    assert group.usage() == MemoryUsage(3500, 9000, oom_kills=2, major_faults=7, reclaims=3)
+    assert group.usage() == MemoryUsage(
+        3500,
+        9000,
+        oom_kills=2,
+        major_faults=7,
+        reclaims=3,
+        cache_bytes=2000,
+        pressure=MemoryPressure(some_seconds=2.5, full_seconds=1.0),
+    )
     assert group.join_paths == (str(group.path / "cgroup.procs"),)
+
+
+def test_find_pressure_parent_is_the_own_group_of_version_2() -> None:
+    mounts = V1_MOUNTS.format(root="/") + "33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+
+    assert find_pressure_parent("4:memory:/a\n0::/b\n", mounts) == Path("/sys/fs/cgroup/unified/b")
+    assert find_pressure_parent("4:memory:/a\n", mounts) is None
+    assert find_pressure_parent("0::/b\n", V1_MOUNTS.format(root="/")) is None
+
+
+def test_cgroup_v1_without_pressure_beside_it_goes_on_without(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "unified").mkdir()
+
+    controller = CgroupMemory(tmp_path / "memory", 1, "id", tmp_path / "unified")
+    group = controller.create("replica", None)
+
+    assert group.join_paths == (str(tmp_path / "memory" / "localfaas-id" / "replica" / "cgroup.procs"),)
+    assert list((tmp_path / "unified").iterdir()) == []
 
 
 def test_group_that_is_gone_has_no_figures_and_can_be_removed(tmp_path: Path) -> None:
