@@ -1,0 +1,195 @@
+"""*Peers and exchange*: who is slow, who waits, and what goes between them."""
+
+from grafana_foundation_sdk.models import units
+
+from dashboards.source import style
+from dashboards.source.frame import Row, Spec, peers, runs
+from dashboards.source.panels import About, Query, bars, lines, marks, numbers
+
+_P = '{run=~"$run", peer=~"$peer"}'
+_OWN = '{run=~"$run", peer=~"$peer", phase!="exchange"}'
+_BY_PEERS = '{run=~"$run", peer=~"$peer", kind!="function_put"}'
+_NAME = "peer {{peer}}"
+
+_own_seconds = (
+    f"sum by (peer) (increase(peerless_phase_seconds_total{_OWN}[$__range])) "
+    f"/ sum by (peer) (increase(peerless_rounds_total{_P}[$__range]))"
+)
+_own_now = bars(
+    About(
+        "Own work a round",
+        "Seconds of a round in which a peer does not wait for others. The longest bar is the peer that all "
+        "wait for.",
+        units.Seconds,
+        2,
+    ),
+    [Query(_own_seconds, _NAME, at_end=True)],
+    colours=style.BY_PEER,
+)
+_straggler_now = bars(
+    About(
+        "Own work, of the median peer's",
+        "1 is as fast as the peer in the middle. Orange from 1.2, red from 1.5: a straggler, whose machine "
+        "or functions are slower than the others'.",
+        units.Short,
+        2,
+    ),
+    [Query(f"({_own_seconds}) / scalar(quantile(0.5, {_own_seconds}))", _NAME, at_end=True)],
+    thresholds=style.STRAGGLING,
+    largest=2,
+)
+_waiting_now = bars(
+    About(
+        "Waiting in the exchange, of a round",
+        "Share of a round from putting the own gradient to having everybody's. The slow peer waits least.",
+        units.PercentUnit,
+        0,
+    ),
+    [Query('avg by (peer) (peer:phase_seconds:ratio{run=~"$run", peer=~"$peer", phase="exchange"})', _NAME)],
+    colours=style.BY_PEER,
+    largest=1,
+)
+_peers_now = numbers(
+    About("Peers", "Peers whose metrics are read now.", units.Short, 0),
+    [Query(f"count(count by (run, peer) (peerless_build_info{_P}))", "peers")],
+)
+_bytes_a_round = numbers(
+    About("Bytes a round", "Put and got by one peer in one round, mean of the peers.", units.BytesSI, 1),
+    [
+        Query(
+            f"sum(increase(peerless_object_bytes_total{_BY_PEERS}[$__range])) "
+            f"/ sum(increase(peerless_rounds_total{_P}[$__range]))",
+            "bytes",
+            at_end=True,
+        )
+    ],
+)
+_compression = numbers(
+    About(
+        "Compression",
+        "Bytes of a gradient over bytes sent for it: 1 is uncompressed, 4 a quarter of the bytes.",
+        units.Short,
+        1,
+    ),
+    [Query(f"avg(peerless_compression_ratio{_P})", "ratio")],
+)
+_retries_now = numbers(
+    About("Retries", "Attempts that were repeated in the time shown; the run survives them.", units.Short, 0),
+    [Query(f"sum(increase(peerless_retries_total{_P}[$__range])) or vector(0)", "retries", at_end=True)],
+    thresholds=[*style.always(style.GOOD), *style.steps(warning=1, bad=50)[1:]],
+)
+
+_rounds = lines(
+    About("Seconds a round", "Mean over five minutes. In a strict run all peers' are alike.", units.Seconds),
+    [Query(f"max by (peer) (peer:round_seconds:rate5m{_P})", _NAME)],
+    colours=style.BY_PEER,
+)
+_own = lines(
+    About(
+        "Own work a round",
+        "Seconds of a round in which a peer does not wait for others, over five minutes.",
+        units.Seconds,
+    ),
+    [
+        Query(
+            f"sum by (peer) (peer:phase_seconds:ratio{_OWN} "
+            f"* on (run, peer) group_left () peer:round_seconds:rate5m{_P})",
+            _NAME,
+        )
+    ],
+    colours=style.BY_PEER,
+)
+_waiting = lines(
+    About(
+        "Waiting in the exchange",
+        "Share of a round that goes into the exchange, by peer. If all wait long, the store is slow, not a "
+        "peer.",
+        units.PercentUnit,
+    ),
+    [Query('avg by (peer) (peer:phase_seconds:ratio{run=~"$run", peer=~"$peer", phase="exchange"})', _NAME)],
+    colours=style.BY_PEER,
+    largest=1,
+)
+_last_round = lines(
+    About(
+        "Since the last round",
+        "Age of each peer's newest round. A line that climbs alone is a peer that hangs; all together, a "
+        "run that does.",
+        units.Seconds,
+    ),
+    [Query(f"time() - max by (peer) (peerless_last_round_timestamp_seconds{_P})", _NAME)],
+    colours=style.BY_PEER,
+)
+_bytes = lines(
+    About(
+        "Bytes, by peer",
+        "Bytes a second put into and got from the store by the peer itself.",
+        units.BytesPerSecondSI,
+    ),
+    [
+        Query(
+            f"sum by (peer, kind) (rate(peerless_object_bytes_total{_P}[$__rate_interval]))",
+            f"{{{{kind}}}} {_NAME}",
+        )
+    ],
+    colours=style.BY_PEER,
+)
+_function_phases = bars(
+    About(
+        "Where an invocation's time goes",
+        "Seconds of one invocation by what the function does. Much fetch or upload: the store is the limit, "
+        "or batches are too small. Much load_model: cold starts.",
+        units.Seconds,
+        2,
+    ),
+    [
+        Query(
+            f"sum by (phase) (increase(peerless_function_seconds_total{_P}[$__range])) "
+            f"/ ignoring (phase) group_left () sum(increase(peerless_invocations_total{_P}[$__range]))",
+            "{{phase}}",
+            at_end=True,
+        )
+    ],
+    colours=style.BY_PHASE,
+)
+_retries = marks(
+    About(
+        "Retries",
+        "Attempts that were repeated, by the error that made it so. FunctionOutOfMemory: see *Functions*.",
+        units.Short,
+        0,
+    ),
+    [
+        Query(
+            f"sum by (reason) (increase(peerless_retries_total{_P}[$__rate_interval])) > 0",
+            "{{reason}}",
+        )
+    ],
+    colours=[("/Memory/", style.BAD)],
+)
+_invocations = lines(
+    About(
+        "Invocations and cold starts",
+        "Valid replies a second as the peers count them, and how many of them were a replica's first.",
+        units.RequestsPerSecond,
+    ),
+    [
+        Query(f"sum by (peer) (rate(peerless_invocations_total{_P}[$__rate_interval]))", _NAME),
+        Query(f"sum(rate(peerless_cold_starts_total{_P}[$__rate_interval]))", "cold starts"),
+    ],
+    colours=style.BY_PEER,
+)
+
+SPEC = Spec(
+    uid="peerless-peers",
+    title="peerless / Peers and exchange",
+    description="Which peer is slow, who waits for whom, and what the exchange costs.",
+    variables=[runs(several=False), peers()],
+    rows=[
+        Row(7, [(8, _own_now), (8, _straggler_now), (8, _waiting_now)]),
+        Row(4, [(6, _peers_now), (6, _bytes_a_round), (6, _compression), (6, _retries_now)]),
+        Row(8, [(8, _own), (8, _waiting), (8, _rounds)], title="Peers"),
+        Row(8, [(8, _last_round), (8, _bytes), (8, _invocations)]),
+        Row(8, [(12, _function_phases), (12, _retries)], title="Invocations"),
+    ],
+)
