@@ -7,6 +7,7 @@ import sys
 import click
 
 from peer import __version__
+from peer.cli.dashboard import dashboard
 from peer.cli.data import data
 from peer.cli.options import option
 from peer.cli.platform import doctor, down, status, up
@@ -55,7 +56,7 @@ def cli(verbose: bool) -> None:
     )
 
 
-for command in (up, down, status, doctor, data, train, peer, resume, runs):
+for command in (up, down, status, doctor, data, train, peer, resume, runs, dashboard):
     cli.add_command(command)
 
 

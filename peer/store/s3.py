@@ -158,6 +158,10 @@ class Store:
         """Return the object's length in bytes, or None if there is none."""
         return self._with_url("HEAD", key, self._transfer.head)
 
+    def modified(self, key: str) -> float | None:
+        """Return when the object was last written, by the store's clock, or None if there is none."""
+        return self._with_url("HEAD", key, self._transfer.modified)
+
     def delete(self, keys_to_delete: Iterable[str]) -> None:
         """Remove the objects, a thousand in a request; those that are not there are no error."""
         names = [_checked(key) for key in keys_to_delete]

@@ -113,6 +113,23 @@ class HttpTransfer:
         self._report("head", 0, start)
         return length
 
+    def modified(self, url: str) -> float | None:
+        """Return when the object was last written, by the store's clock, or None if there is none.
+
+        Seconds since 1970, to the second. The URL is signed for HEAD.
+        """
+        start = time.perf_counter()
+        try:
+            with self._response("HEAD", url) as response:
+                text = response.getheader("Last-Modified") or ""
+        except ObjectMissing:
+            return None
+        self._report("head", 0, start)
+        try:
+            return email.utils.parsedate_to_datetime(text).timestamp()
+        except ValueError as error:
+            raise StoreError(f"{redacted(url)}: the server does not say when it was written") from error
+
     def delete(self, url: str) -> None:
         """Remove the object; one that is not there is no error. The URL is signed for DELETE."""
         start = time.perf_counter()
