@@ -7,6 +7,9 @@ from peer import __version__
 from peer.errors import ConfigurationDiffers, ConfigurationError
 from peer.messages import PROTOCOL_VERSION, Message, ModelSpec, OptimizerSpec
 
+EXCHANGES = ("all_gather", "scatter_reduce")
+"""Names of the strategies in `peer.exchange`."""
+
 ALL_BATCHES = 0
 """`batches_per_round` of the paper's setting: every batch of the shard, one step an epoch."""
 
@@ -129,7 +132,7 @@ def validate(config: RunConfig) -> None:
         value = getattr(config, name)
         if value < minimum:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {value}; it must be at least {minimum}")
-    choices = {"compute": ("functions", "local"), "exchange": ("all_gather",)}
+    choices = {"compute": ("functions", "local"), "exchange": EXCHANGES}
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise ConfigurationError(

@@ -166,6 +166,17 @@ class PeerManifest(Message, frozen=True):
     stop: int = 0
 
 
+class ReducedManifest(Message, frozen=True):
+    """Where one part of a round's mean lies, written by the peer of the same number after the part itself."""
+
+    run: str
+    generation: int
+    round: int
+    peer: int
+    incarnation: str
+    part: StoredObject
+
+
 class MemberRecord(Message, frozen=True):
     """Who holds a rank. Rewritten at every heartbeat; `state` is running, finished, stopped or failed."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
-from peer.messages import PeerManifest
+from peer.messages import MessageType, PeerManifest, ReducedManifest
 from peer.store import keys
 from peer.store.retry import Patience, retry
 from peer.store.s3 import Store
@@ -31,7 +31,7 @@ class Rendezvous:
         self._membership = membership
         self._run = run
         self._generation = generation
-        self._num_peers = num_peers
+        self.num_peers = num_peers
 
     def publish(self, manifest: PeerManifest) -> None:
         """Make this peer's part of a round visible. Everything that it names is stored already.
@@ -44,9 +44,7 @@ class Rendezvous:
         self._store.put_message(key, manifest)
 
     def objects_of(self, manifest: PeerManifest) -> list[str]:
-        """Return the keys of a manifest and of all that it names; none before the first round's."""
-        if not manifest.weights_sha256:
-            return []
+        """Return the keys of a manifest and of all that it names."""
         return [
             keys.peer_manifest(self._run, self._generation, manifest.round, manifest.peer),
             *(part.key for part in manifest.parts),
@@ -59,11 +57,12 @@ class Rendezvous:
             PeerLost: a peer is not there and its heartbeat stands still.
             PeerDiverged: a peer's gradient belongs to other weights; names it and both CPUs.
         """
-        for peer in range(self._num_peers):
+        for peer in range(self.num_peers):
             if peer == own.peer:
                 yield own
                 continue
-            manifest = self._wait_for(own.round, peer)
+            key = keys.peer_manifest(self._run, self._generation, own.round, peer)
+            manifest = self._wait_for(key, peer, PeerManifest)
             if manifest.weights_sha256 != own.weights_sha256:
                 raise PeerDiverged(
                     f"round {own.round} of run {self._run}: peer {peer} computed at weights "
@@ -73,13 +72,23 @@ class Rendezvous:
                 )
             yield manifest
 
-    def _wait_for(self, round_number: int, peer: int) -> PeerManifest:
-        key = keys.peer_manifest(self._run, self._generation, round_number, peer)
+    def publish_reduced(self, manifest: ReducedManifest) -> None:
+        """Make the part of the mean that this peer reduced visible; raises as `publish`."""
+        self._membership.confirm()
+        key = keys.reduced_manifest(self._run, self._generation, manifest.round, manifest.peer)
+        self._store.put_message(key, manifest)
+
+    def reduced(self, round_number: int, peer: int) -> ReducedManifest:
+        """Return where a peer's part of the mean is, as soon as it says so; raises PeerLost as `collect`."""
+        key = keys.reduced_manifest(self._run, self._generation, round_number, peer)
+        return self._wait_for(key, peer, ReducedManifest)
+
+    def _wait_for(self, key: str, peer: int, kind: type[MessageType]) -> MessageType:
         watch = self._membership.watch(peer)
 
-        def probe() -> PeerManifest:
+        def probe() -> MessageType:
             try:
-                return self._store.get_message(key, PeerManifest)
+                return self._store.get_message(key, kind)
             except ObjectMissing:
                 watch.check()
                 raise

@@ -81,7 +81,7 @@ class Peer:
         self._config = config
         self._start = start
         self._manifest = manifest
-        self._previous = manifest
+        self._left: list[str] = []
         self._parts = parts
 
     def train(self, state: State) -> Outcome:
@@ -118,12 +118,12 @@ class Peer:
 
         with clock.phase("exchange"):
             manifest = replace(manifest, training=training, stop=parts.stop.signal_number)
-            mean, manifests = parts.exchange.run(gradient, manifest)
+            exchanged = parts.exchange.run(gradient, manifest)
 
         with clock.phase("update"):
-            decision = decide(config, state.progress, manifests)
-            gradient_norm = self._update(state, mean, decision)
-            self._delete_previous_round(manifests[manifest.peer])
+            decision = decide(config, state.progress, exchanged.manifests)
+            gradient_norm = self._update(state, exchanged.mean, decision)
+            self._delete_previous_round(exchanged.objects)
         parts.log.write(manifest, decision, gradient_norm, clock.take(), parts.work.take())
 
     def _publish(self, state: State) -> StoredObject:
@@ -159,7 +159,7 @@ class Peer:
         manifest = replace(manifest, test=test)
         parts.rendezvous.publish(manifest)
         manifests = list(parts.rendezvous.collect(manifest))
-        self._delete_previous_round(manifest)
+        self._delete_previous_round([])
         parts.weights.finish()
         return Outcome(
             rounds=state.round,
@@ -174,7 +174,7 @@ class Peer:
         sha256 = weights.checksum.removeprefix("sha256:")
         return replace(self._manifest, round=round_number, weights_sha256=sha256)
 
-    def _delete_previous_round(self, manifest: PeerManifest) -> None:
+    def _delete_previous_round(self, objects: list[str]) -> None:
         """Whoever has every manifest of a round knows that nobody reads the round before it any more."""
-        self._parts.garbage.delete(self._parts.rendezvous.objects_of(self._previous))
-        self._previous = manifest
+        self._parts.garbage.delete(self._left)
+        self._left = objects

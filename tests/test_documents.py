@@ -211,6 +211,8 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
         keys.weights("R", "H"),
         keys.gradient("R", 1, 2, 3, 4, "5"),
         keys.exchange("R", 1, 2, 3, 6),
+        keys.reduced("R", 1, 2, 3, "5"),
+        keys.reduced_manifest("R", 1, 2, 3),
         keys.peer_manifest("R", 1, 2, 3),
         keys.checkpoint("R", 2, "shared"),
         keys.checkpoint("R", 2, "manifest.json"),

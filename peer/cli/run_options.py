@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from msgspec.structs import replace
 
 from peer.cli.options import Count, Declared, Number, declare, option
-from peer.config import ALL_BATCHES, RunConfig, validate
+from peer.config import ALL_BATCHES, EXCHANGES, RunConfig, validate
 from peer.errors import ConfigurationDiffers, InvalidName
 from peer.store import keys
 
@@ -250,7 +250,14 @@ _OPTIONS = (
         type=click.Choice(["functions", "local"]),
         default="functions",
     ),
-    _of(_WHERE, "--exchange", "exchange", "", type=click.Choice(["all_gather"]), default="all_gather"),
+    _of(
+        _WHERE,
+        "--exchange",
+        "exchange",
+        "How peers come to the mean: each reads every gradient, or each reduces a part for all.",
+        type=click.Choice(EXCHANGES),
+        default="all_gather",
+    ),
     _of(
         _WHERE,
         "--invocation-timeout",

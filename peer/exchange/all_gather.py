@@ -1,42 +1,60 @@
 """All-gather: every peer stores its whole gradient, and reads everyone else's."""
 
-import msgspec
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from msgspec.structs import replace
 
 from peer.aggregation import Gradient, WeightedMean
-from peer.exchange.wire import decode_gradient, encode_gradient
-from peer.messages import PeerManifest, StoredObject
+from peer.errors import ObjectCorrupt
+from peer.exchange.interface import Exchanged
+from peer.exchange.parts import assemble, cut
+from peer.exchange.traffic import ahead, get, put_all
+from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
 from peer.store.s3 import Store
 
+_PART_BYTES = 16 << 20
+"""One part is folded while the next ones come; so much of each is in memory beside the sum."""
+
 
 class AllGather:
-    """Up one gradient, down P−1, folded in peer order as they come."""
+    """Up one gradient, down P-1, folded in peer order as they come."""
 
     def __init__(self, store: Store, rendezvous: Rendezvous) -> None:
         self._store = store
         self._rendezvous = rendezvous
 
-    def run(self, own: Gradient, manifest: PeerManifest) -> tuple[Gradient, list[PeerManifest]]:
-        """Return the mean over all peers and their manifests; see `Exchange.run`."""
-        part = self._store_gradient(own, manifest)
-        manifest = msgspec.structs.replace(manifest, parts=[part], num_samples=own.num_samples)
+    def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
+        """Return the mean over all peers; see `Exchange.run`."""
+        num_parts = max(1, -(-own.values.nbytes // _PART_BYTES))
+        pieces = cut(own, num_parts)
+        where = (manifest.run, manifest.generation, manifest.round, manifest.peer)
+        named = [(keys.exchange(*where, number), piece) for number, piece in enumerate(pieces)]
+        manifest = replace(manifest, parts=put_all(self._store, named), num_samples=own.num_samples)
         self._rendezvous.publish(manifest)
-        mean = WeightedMean()
-        manifests = []
-        for theirs in self._rendezvous.collect(manifest):
-            mean.add(own if theirs.peer == manifest.peer else self._fetch(theirs))
-            manifests.append(theirs)
-        return mean.result(), manifests
 
-    def _store_gradient(self, gradient: Gradient, manifest: PeerManifest) -> StoredObject:
-        encoded = encode_gradient(gradient)
-        key = keys.exchange(manifest.run, manifest.generation, manifest.round, manifest.peer, 0)
-        checksum = encoded.xxh3()
-        self._store.put(key, encoded.chunks, encoded.length)
-        return StoredObject(key=key, length=encoded.length, checksum=checksum)
+        manifests: list[PeerManifest] = []
 
-    def _fetch(self, manifest: PeerManifest) -> Gradient:
-        (part,) = manifest.parts
-        buffer = self._store.get(part.key, part.length, part.checksum)
-        return decode_gradient(buffer, manifest.num_samples)
+        def fetches() -> Iterator[Callable[[], Gradient]]:
+            for theirs in self._rendezvous.collect(manifest):
+                manifests.append(theirs)
+                if theirs.peer == manifest.peer:
+                    yield from (lambda piece=piece: piece for piece in pieces)
+                else:
+                    yield from self._fetches(theirs, pieces)
+
+        means = [WeightedMean() for _ in pieces]
+        for number, part in enumerate(ahead(fetches())):
+            means[number % num_parts].add(part)
+        mean = assemble(own, num_parts, (mean.result() for mean in means))
+        return Exchanged(mean, manifests, self._rendezvous.objects_of(manifest))
+
+    def _fetches(self, theirs: PeerManifest, pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
+        if len(theirs.parts) != len(pieces):
+            raise ObjectCorrupt(
+                f"peer {theirs.peer} stored its gradient in {len(theirs.parts)} parts, not {len(pieces)}"
+            )
+        for part, piece in zip(theirs.parts, pieces, strict=True):
+            yield partial(get, self._store, part, theirs.num_samples, piece)

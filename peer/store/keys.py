@@ -90,6 +90,16 @@ def exchange(run_name: str, generation: int, round_number: int, peer: int, part:
     return f"{round_prefix(run_name, generation, round_number)}exchange/{peer}/{part}"
 
 
+def reduced(run_name: str, generation: int, round_number: int, part: int, attempt: str) -> str:
+    """Return the key of one part of a round's mean, which peer `part` reduced or had reduced."""
+    return f"{round_prefix(run_name, generation, round_number)}reduced/{part}-{checked(attempt, 'attempt')}"
+
+
+def reduced_manifest(run_name: str, generation: int, round_number: int, part: int) -> str:
+    """Return the key under which peer `part` says where its part of a round's mean is."""
+    return f"{round_prefix(run_name, generation, round_number)}reduced/{part}.json"
+
+
 def peer_manifest(run_name: str, generation: int, round_number: int, peer: int) -> str:
     """Return the key of a peer's manifest of one round."""
     return f"{round_prefix(run_name, generation, round_number)}{peer}.json"

@@ -11,7 +11,7 @@ from harness import IMPATIENT, Runner
 
 from peer import runs, training
 from peer.aggregation import Gradient
-from peer.config import Liveness, RunStart
+from peer.config import EXCHANGES, Liveness, RunStart
 from peer.decisions import Decision
 from peer.errors import (
     CheckpointError,
@@ -55,19 +55,20 @@ def undisturbed(local_runner: Runner) -> str:
     return local_runner.train("undisturbed", **LOCAL)[0].weights.checksum
 
 
+@pytest.mark.parametrize("strategy", EXCHANGES)
 def test_killed_peer_is_named_and_resume_ends_with_the_same_weights(
-    local_runner: Runner, undisturbed: str
+    local_runner: Runner, undisturbed: str, strategy: str
 ) -> None:
-    kill = once_after_round(4, lambda: os.kill(child_of_rank(2), signal.SIGKILL))
+    kill, run = once_after_round(4, lambda: os.kill(child_of_rank(2), signal.SIGKILL)), f"killed-{strategy}"
 
-    message = r"peer 2 of run killed .*SIGKILL.*peerless resume killed"
+    message = rf"peer 2 of run {run} .*SIGKILL.*peerless resume {run}"
     with pytest.raises(PeerlessError, match=message) as failure:
-        local_runner.train("killed", kill, **LOCAL)
-    logs = [(local_runner.surroundings.directory / "killed" / f"peer-{rank}.log") for rank in (0, 1, 3)]
-    results = local_runner.resume("killed")
+        local_runner.train(run, kill, **LOCAL, exchange=strategy)
+    logs = [(local_runner.surroundings.directory / run / f"peer-{rank}.log") for rank in (0, 1, 3)]
+    results = local_runner.resume(run)
 
     assert failure.value.exit_code == PeerLost.exit_code
-    assert all("peer 2 of run killed" in log.read_text() for log in logs)
+    assert all(f"peer 2 of run {run}" in log.read_text() for log in logs)
     assert {result.weights.checksum for result in results} == {undisturbed}
 
 

@@ -59,6 +59,12 @@ def test_run_computed_by_the_peers_has_the_same_weights(runner: Runner, referenc
     assert results[0].weights.checksum == reference
 
 
+def test_run_that_exchanges_in_another_way_has_the_same_weights(runner: Runner, reference: str) -> None:
+    results = runner.train("scatter-reduce", exchange="scatter_reduce")
+
+    assert {result.weights.checksum for result in results} == {reference}
+
+
 def test_run_with_another_seed_has_other_weights(runner: Runner, reference: str) -> None:
     results = runner.train("other-seed", seed=1)
 

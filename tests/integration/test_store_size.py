@@ -5,6 +5,7 @@ import re
 import pytest
 from harness import Runner
 
+from peer.config import EXCHANGES
 from peer.store import keys
 
 pytestmark = pytest.mark.slow
@@ -25,10 +26,12 @@ def test_store_after_200_rounds_is_as_large_as_after_20(local_runner: Runner) ->
     assert long == pytest.approx(short, rel=0.1)
 
 
-def test_finished_run_has_only_its_result_and_two_checkpoints(local_runner: Runner) -> None:
-    local_runner.train("run", compute="local", rounds=6, evaluate_every=0)
+@pytest.mark.parametrize("strategy", EXCHANGES)
+def test_finished_run_has_only_its_result_and_two_checkpoints(local_runner: Runner, strategy: str) -> None:
+    local_runner.train(strategy, compute="local", rounds=6, evaluate_every=0, exchange=strategy)
 
-    found = {key.removeprefix("runs/run/") for key, _ in local_runner.store.list(keys.run("run"))}
+    prefix = keys.run(strategy)
+    found = {key.removeprefix(prefix) for key, _ in local_runner.store.list(prefix)}
 
     assert {re.sub(r"[0-9a-f]{64}", "SHA", key) for key in found} == {
         "config.json",

@@ -1,0 +1,38 @@
+"""What every exchange strategy offers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from peer.aggregation import Gradient
+from peer.messages import PeerManifest
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What a round's exchange came to.
+
+    Attributes:
+        mean: of all peers' gradients, weighted by samples; the same bits on every peer.
+        manifests: of all peers, in peer order.
+        objects: keys of what this peer has stored; nobody reads them once all have begun the next round.
+    """
+
+    mean: Gradient
+    manifests: list[PeerManifest]
+    objects: list[str]
+
+
+class Exchange(Protocol):
+    """One strategy; one object a peer and generation."""
+
+    def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
+        """Return the mean of all peers' gradients of this round.
+
+        Args:
+            own: this peer's gradient; its tensors belong to the exchange from now on.
+            manifest: this peer's manifest, without the parts that the strategy stores and names.
+
+        Raises:
+            PeerLost, PeerDiverged, RankTaken: the round cannot be completed.
+            ObjectCorrupt: a part is not what its manifest says.
+        """

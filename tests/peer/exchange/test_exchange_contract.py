@@ -1,0 +1,166 @@
+"""What every exchange strategy must do, against real stores: the same mean everywhere, bit for bit."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from harness import IMPATIENT
+
+from peer import exchange
+from peer.aggregation import Gradient, WeightedMean
+from peer.config import EXCHANGES, RunStart
+from peer.errors import ObjectCorrupt, PeerDiverged, PeerLost
+from peer.exchange import Exchanged
+from peer.membership import Membership
+from peer.messages import PeerManifest
+from peer.rendezvous import Rendezvous
+from peer.store import keys
+from peer.store.s3 import Store, StoreAddress
+
+RUN = "run"
+LIVENESS = replace(IMPATIENT, join_seconds=2.0)
+WEIGHTS = "a" * 64
+
+
+def gradient_of(peer: int, values: int = 20_000, buffers: int = 0, counters: int = 0) -> Gradient:
+    generator = torch.Generator().manual_seed(peer)
+    return Gradient(
+        torch.randn(values, generator=generator),
+        torch.randn(buffers, generator=generator),
+        torch.randint(0, 100, (counters,), generator=generator),
+        num_samples=10 + 3 * peer,
+    )
+
+
+def mean_of(gradients: list[Gradient]) -> Gradient:
+    mean = WeightedMean()
+    for gradient in gradients:
+        mean.add(gradient)
+    return mean.result()
+
+
+@dataclass
+class Group:
+    """Some peers, each with a store client of its own, that take part in one round."""
+
+    address: StoreAddress
+    strategy: str
+    bytes_moved: dict[str, int] = field(default_factory=lambda: {"put": 0, "get": 0})
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, operation: str, num_bytes: int, _seconds: float) -> None:
+        with self.lock:
+            self.bytes_moved[operation] = self.bytes_moved.get(operation, 0) + num_bytes
+
+    def round(
+        self,
+        gradients: dict[int, Gradient],
+        num_peers: int,
+        weights: Callable[[int], str] = lambda _: WEIGHTS,
+    ) -> list[Exchanged]:
+        """Return what each of these peers gets; the first error of any is raised."""
+
+        def take_part(peer: int) -> Exchanged:
+            store = Store(self.address, on_transfer=self.count)
+            membership = Membership(store, RUN, peer, LIVENESS)
+            membership.claim(RunStart())
+            try:
+                rendezvous = Rendezvous(store, membership, RUN, 0, num_peers)
+                manifest = PeerManifest(RUN, 0, 0, peer, membership.incarnation, weights(peer), f"cpu-{peer}")
+                return exchange.create(self.strategy, store, rendezvous).run(gradients[peer], manifest)
+            finally:
+                membership.leave("finished")
+                store.close()
+
+        with ThreadPoolExecutor(len(gradients)) as threads:
+            return list(threads.map(take_part, gradients))
+
+
+@pytest.fixture(params=EXCHANGES)
+def group(request: pytest.FixtureRequest, store: Store) -> Group:
+    return Group(store.address, request.param)
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.numpy().tobytes()
+
+
+@pytest.mark.parametrize("num_peers", [1, 2, 3, 5])
+@pytest.mark.parametrize(("values", "buffers", "counters"), [(20_000, 0, 0), (4_097, 300, 7), (3, 1, 1)])
+def test_exchange_gives_every_peer_the_bits_of_the_left_fold(
+    group: Group, num_peers: int, values: int, buffers: int, counters: int
+) -> None:
+    gradients = {peer: gradient_of(peer, values, buffers, counters) for peer in range(num_peers)}
+    expected = mean_of([gradient_of(peer, values, buffers, counters) for peer in range(num_peers)])
+
+    exchanged = group.round(gradients, num_peers)
+
+    for one in exchanged:
+        assert bits(one.mean.values) == bits(expected.values)
+        assert bits(one.mean.buffers) == bits(expected.buffers)
+        assert bits(one.mean.counters) == bits(expected.counters)
+        assert one.mean.num_samples == expected.num_samples
+        assert [manifest.peer for manifest in one.manifests] == list(range(num_peers))
+        assert [manifest.num_samples for manifest in one.manifests] == [10 + 3 * p for p in range(num_peers)]
+
+
+def test_exchange_of_a_gradient_of_many_parts_gives_the_same_bits(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.exchange.all_gather._PART_BYTES", 32 << 10)
+    expected = mean_of([gradient_of(peer, 100_000) for peer in range(3)])
+
+    exchanged = group.round({peer: gradient_of(peer, 100_000) for peer in range(3)}, 3)
+
+    assert all(bits(one.mean.values) == bits(expected.values) for one in exchanged)
+
+
+def test_exchange_names_all_that_it_stored(group: Group, store: Store) -> None:
+    exchanged = group.round({peer: gradient_of(peer) for peer in range(3)}, 3)
+
+    named = {key for one in exchanged for key in one.objects}
+    stored = {key for key, _ in store.list(keys.generations(RUN))}
+    assert named == stored
+
+
+def test_exchange_without_a_peer_raises_that_names_it(group: Group) -> None:
+    with pytest.raises(PeerLost, match="peer 2 of run run"):
+        group.round({peer: gradient_of(peer) for peer in range(2)}, 3)
+
+
+def test_exchange_with_a_peer_at_other_weights_raises_that_names_both(group: Group) -> None:
+    def weights(peer: int) -> str:
+        return "b" * 64 if peer == 1 else WEIGHTS
+
+    with pytest.raises(PeerDiverged, match="cpu-"):
+        group.round({peer: gradient_of(peer) for peer in range(2)}, 2, weights)
+
+
+def test_exchange_of_unequal_shapes_is_refused(group: Group) -> None:
+    gradients = {0: gradient_of(0, 20_000), 1: gradient_of(1, 30_000)}
+
+    with pytest.raises(ObjectCorrupt, match="another model"):
+        group.round(gradients, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_peers", [4, 8])
+def test_exchange_moves_the_bytes_of_its_formula(store: Store, num_peers: int) -> None:
+    values = 2_000_000
+    size = 4 * values
+    formula = {
+        "all_gather": {"put": 1.0, "get": num_peers - 1.0},
+        "scatter_reduce": {"put": 1.0, "get": 2 * (num_peers - 1) / num_peers},
+    }
+
+    for strategy, gradients in formula.items():
+        group = Group(store.address, strategy)
+        group.round({peer: gradient_of(peer, values) for peer in range(num_peers)}, num_peers)
+        store.delete([key for key, _ in store.list(keys.run(RUN))])
+
+        for operation, expected in gradients.items():
+            moved = group.bytes_moved[operation] / num_peers / size
+            assert moved == pytest.approx(expected, rel=0.02), (strategy, operation)
