@@ -10,24 +10,13 @@ import click
 
 from localfaas import __version__
 from localfaas.build import build_function
+from localfaas.cli_common import run_command, state_dir_option
 from localfaas.config import Enforcement, GatewayConfig, StatePaths
 from localfaas.deploy import GatewayClient, deploy_stack
-from localfaas.errors import LocalFaasError
+from localfaas.image_commands import image
 from localfaas.stack import load_stack
 
-_DEFAULT_STATE_DIR = Path(".localfaas")
 _PATH = click.Path(path_type=Path)
-
-
-def _state_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--state-dir",
-        type=_PATH,
-        default=_DEFAULT_STATE_DIR,
-        show_default=True,
-        envvar="LOCALFAAS_STATE_DIR",
-        help="Where functions, images, logs and the password are kept.",
-    )(command)
 
 
 def _stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +44,7 @@ def cli() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any.")
 @click.option("--port-fallback", is_flag=True, help="Take another port if this one is in use.")
-@_state_dir_option
+@state_dir_option
 @click.option(
     "--memory-enforcement",
     type=click.Choice(get_args(Enforcement)),
@@ -99,12 +88,12 @@ def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
         stream=sys.stderr,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    _run(lambda: serve_gateway(GatewayConfig(is_port_fallback=port_fallback, **options)))
+    run_command(lambda: serve_gateway(GatewayConfig(is_port_fallback=port_fallback, **options)))
 
 
 @cli.command()
 @_stack_options
-@_state_dir_option
+@state_dir_option
 def build(path: Path, pattern: str, state_dir: Path) -> None:
     r"""Build a stack's functions, as `faas-cli build` builds their images.
 
@@ -123,7 +112,7 @@ def build(path: Path, pattern: str, state_dir: Path) -> None:
                 entry = build_function(stack, function, paths)
                 click.echo(f"{function.name} built as {entry.image} in {entry.directory}")
 
-    _run(work)
+    run_command(work)
 
 
 @cli.command()
@@ -133,7 +122,7 @@ def build(path: Path, pattern: str, state_dir: Path) -> None:
 @click.option(
     "--wait", "wait_seconds", type=click.FloatRange(0), default=0.0, help="Seconds to wait for replicas."
 )
-@_state_dir_option
+@state_dir_option
 def deploy(
     path: Path,
     pattern: str,
@@ -156,18 +145,10 @@ def deploy(
             path_name = f"{name}.{function.namespace}" if function.namespace else name
             click.echo(f"{name} deployed at {(url or stack.gateway).rstrip('/')}/function/{path_name}")
 
-    _run(work)
+    run_command(work)
 
 
-def _run(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except LocalFaasError as error:
-        click.echo(f"localfaas: {error}", err=True)
-        raise SystemExit(error.exit_code) from error
-    except OSError as error:
-        click.echo(f"localfaas: {error.filename or 'the state directory'}: {error.strerror}", err=True)
-        raise SystemExit(1) from error
+cli.add_command(image)
 
 
 def main() -> None:

@@ -150,7 +150,7 @@ class ProcessRuntime:
         if entry is None:
             raise BadRequest(
                 f"image {deployment.image!r} is unknown; build it with `localfaas build -f stack.yml` on "
-                "this state directory"
+                "this state directory, or name a program with `localfaas image add`"
             )
         try:
             return ProcessLauncher(deployment, entry, self)

@@ -109,9 +109,8 @@ class LiveGateway:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a `localfaas` command on this state directory."""
-        command, *rest = arguments
         return subprocess.run(
-            [sys.executable, "-m", "localfaas", command, "--state-dir", str(self.state_dir), *rest],
+            [sys.executable, "-m", "localfaas", *arguments, "--state-dir", str(self.state_dir)],
             cwd=self.project.directory,
             capture_output=True,
             text=True,
