@@ -10,6 +10,9 @@ from peer.messages import PROTOCOL_VERSION, Message, ModelSpec, OptimizerSpec
 EXCHANGES = ("all_gather", "scatter_reduce")
 """Names of the strategies in `peer.exchange`."""
 
+AUTOMATIC_EXCHANGE = "auto"
+"""Until a run is created, which measures the store first."""
+
 ALL_BATCHES = 0
 """`batches_per_round` of the paper's setting: every batch of the shard, one step an epoch."""
 
@@ -132,7 +135,7 @@ def validate(config: RunConfig) -> None:
         value = getattr(config, name)
         if value < minimum:
             raise ConfigurationError(f"--{name.replace('_', '-')} is {value}; it must be at least {minimum}")
-    choices = {"compute": ("functions", "local"), "exchange": EXCHANGES}
+    choices = {"compute": ("functions", "local"), "exchange": (AUTOMATIC_EXCHANGE, *EXCHANGES)}
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise ConfigurationError(

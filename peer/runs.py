@@ -2,15 +2,16 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from peer import checkpoint, weights
 from peer.compute import Compute, Means
-from peer.config import Liveness, RunConfig, RunStart, current_versions, validate
+from peer.config import AUTOMATIC_EXCHANGE, Liveness, RunConfig, RunStart, current_versions, validate
 from peer.errors import CheckpointError, ConfigurationError, ObjectCorrupt, OutOfMemory, PeerLost
+from peer.exchange import choice
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.invokers import Invoker
@@ -38,7 +39,9 @@ _REPLICAS_TO_FILL = 5
 """What OpenFaaS Community Edition allows a function; packing must not depend on how many there are today."""
 
 
-def create(store: Store, config: RunConfig, invoker: Invoker) -> RunConfig:
+def create(
+    store: Store, config: RunConfig, invoker: Invoker, say: Callable[[str], None] = log.info
+) -> RunConfig:
     """Return the frozen configuration of a new run, now in the store with its initial weights.
 
     Before anything is frozen one batch is computed as every batch will be, so that what cannot work (function
@@ -47,9 +50,10 @@ def create(store: Store, config: RunConfig, invoker: Invoker) -> RunConfig:
 
     Args:
         store: its bucket exists.
-        config: what the user asked for; `dataset` may be a name, packing may be automatic, and versions and
-            initial weights are filled in.
+        config: what the user asked for; `dataset` may be a name, packing and exchange may be automatic, and
+            versions and initial weights are filled in.
         invoker: computes that batch.
+        say: told what was chosen, and why.
 
     Raises:
         ConfigurationError: the run exists, or the configuration is not possible. Nothing was written.
@@ -72,6 +76,10 @@ def create(store: Store, config: RunConfig, invoker: Invoker) -> RunConfig:
         initial_weights=stored.checksum,
         initial_weights_bytes=stored.length,
     )
+    if config.exchange == AUTOMATIC_EXCHANGE:
+        strategy, reason = choice.choose(store, config.run, stored.length, config.num_peers)
+        config = replace(config, exchange=strategy)
+        say(f"exchange {reason}")
     seconds = _try_one_batch(store, config, dataset, shards[0], stored, invoker)
     if packing == PACK_AUTOMATICALLY:
         config = replace(config, batches_per_invocation=automatic_packing(config, shards, seconds))

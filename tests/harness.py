@@ -44,6 +44,7 @@ SMALL = RunConfig(
 IMPATIENT = Liveness(heartbeat_seconds=0.25, peer_seconds=3.0, join_seconds=20.0)
 
 OnRecord = Callable[[RoundRecord], None]
+_ANEW = RunStart()
 
 
 def ignore(_record: RoundRecord) -> None:
@@ -109,11 +110,11 @@ class Runner:
         self.store = Store(self.surroundings.store)
         self.store.ensure_bucket()
 
-    def create(self, name: str, **changes: Any) -> RunConfig:
+    def create(self, name: str, say: Callable[[str], None] = print, **changes: Any) -> RunConfig:
         """Freeze a new run; the dataset is pushed if need be."""
         config = replace_fields(SMALL, run=name, **changes)
         catalogue.push(self.store, config.dataset)
-        return runs.create(self.store, config, invoker_for(config, self.surroundings, self.store))
+        return runs.create(self.store, config, invoker_for(config, self.surroundings, self.store), say)
 
     def train(self, name: str, on_record: OnRecord = ignore, **changes: Any) -> list[PeerResult]:
         """Run all peers of a new run."""
@@ -124,7 +125,9 @@ class Runner:
         config, start = runs.resume(self.store, name, IMPATIENT)
         return self.go(config, start, on_record)
 
-    def go(self, config: RunConfig, start: RunStart, on_record: OnRecord = ignore) -> list[PeerResult]:
+    def go(
+        self, config: RunConfig, start: RunStart = _ANEW, on_record: OnRecord = ignore
+    ) -> list[PeerResult]:
         """Run all peers of one generation."""
         directory = self.surroundings.directory / config.run
         directory.mkdir(parents=True, exist_ok=True)

@@ -208,6 +208,7 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
         keys.dataset_manifest("D"),
         keys.run_config("R"),
         keys.run_summary("R"),
+        keys.probe("R"),
         keys.weights("R", "H"),
         keys.gradient("R", 1, 2, 3, 4, "5"),
         keys.exchange("R", 1, 2, 3, 6),

@@ -9,6 +9,7 @@ import click
 from peer import __version__
 from peer.cli.dashboard import dashboard
 from peer.cli.data import data
+from peer.cli.explain import explain
 from peer.cli.options import option
 from peer.cli.platform import doctor, down, status, up
 from peer.cli.runs import runs
@@ -56,7 +57,7 @@ def cli(verbose: bool) -> None:
     )
 
 
-for command in (up, down, status, doctor, data, train, peer, resume, runs, dashboard):
+for command in (up, down, status, doctor, data, train, explain, peer, resume, runs, dashboard):
     cli.add_command(command)
 
 

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from msgspec.structs import replace
 
 from peer.cli.options import Count, Declared, Number, declare, option
-from peer.config import ALL_BATCHES, EXCHANGES, RunConfig, validate
+from peer.config import ALL_BATCHES, AUTOMATIC_EXCHANGE, EXCHANGES, RunConfig, validate
 from peer.errors import ConfigurationDiffers, InvalidName
 from peer.store import keys
 
@@ -254,9 +254,9 @@ _OPTIONS = (
         _WHERE,
         "--exchange",
         "exchange",
-        "How peers come to the mean: each reads every gradient, or each reduces a part for all.",
-        type=click.Choice(EXCHANGES),
-        default="all_gather",
+        "How peers come to the mean; auto measures the store and says why (`peerless explain`).",
+        type=click.Choice([AUTOMATIC_EXCHANGE, *EXCHANGES]),
+        default=AUTOMATIC_EXCHANGE,
     ),
     _of(
         _WHERE,
@@ -331,6 +331,7 @@ def check_agrees(config: RunConfig, asked: RunConfig, context: click.Context) ->
         here, run = _at(asked, each.field), _at(config, each.field)
         is_name_of_id = each.field == "dataset" and str(run).rpartition("-")[0] == here
         is_left_open = each.field == "batches_per_invocation" and here == AUTOMATIC
+        is_left_open |= here == AUTOMATIC_EXCHANGE
         if here != run and not is_name_of_id and not is_left_open:
             differing.append(f"{each.name} is {here} here and {run} in the run")
     if differing:

@@ -70,7 +70,7 @@ def create(
     config = _with_epochs(store, config, epochs)
     make_folder(surroundings.directory)
     try:
-        config = runs.create(store, config, invoker_for(config, surroundings, store))
+        config = runs.create(store, config, invoker_for(config, surroundings, store), _say)
     except PeerlessError:
         with contextlib.suppress(OSError):
             surroundings.directory.rmdir()  # of an earlier run of this name, and not empty
@@ -205,3 +205,7 @@ def _compute_with_one_thread() -> None:
 
 def _liveness(options: dict[str, Any]) -> Liveness:
     return Liveness(options["heartbeat"], options["peer_patience"], options["join_patience"])
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

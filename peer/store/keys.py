@@ -52,6 +52,11 @@ def run_summary(run_name: str) -> str:
     return f"{run(run_name)}summary.json"
 
 
+def probe(run_name: str) -> str:
+    """Return the key of an object that a measurement puts, reads and removes."""
+    return f"{run(run_name)}probe"
+
+
 def weights(run_name: str, sha256: str) -> str:
     """Return the key of content-addressed weights."""
     return f"{run(run_name)}weights/{checked(sha256, 'weights')}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from harness import LocalPlatform, Runner
 
+from peer.config import EXCHANGES
 from peer.gateway import Gateway
 from peer.rounds import RoundRecord
 from peer.store.retry import Patience, poll
@@ -63,6 +64,17 @@ def test_run_that_exchanges_in_another_way_has_the_same_weights(runner: Runner, 
     results = runner.train("scatter-reduce", exchange="scatter_reduce")
 
     assert {result.weights.checksum for result in results} == {reference}
+
+
+def test_run_that_measures_the_store_freezes_what_it_chose(runner: Runner, reference: str) -> None:
+    said: list[str] = []
+
+    config = runner.create("chosen", say=said.append, exchange="auto")
+    results = runner.go(config)
+
+    assert config.exchange in EXCHANGES
+    assert [line.startswith(f"exchange {config.exchange}: ") for line in said] == [True]
+    assert results[0].weights.checksum == reference
 
 
 def test_run_with_another_seed_has_other_weights(runner: Runner, reference: str) -> None:

@@ -1,0 +1,57 @@
+"""Which strategy is chosen, and what the estimates say."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from peer.config import EXCHANGES
+from peer.exchange.choice import Link, choose, estimates, probe
+from peer.store import keys
+from peer.store.s3 import Store
+
+SLOW = Link(latency_seconds=0.02, bytes_per_second=65e6)
+
+
+def test_estimates_have_every_strategy_the_fastest_first() -> None:
+    found = estimates(100_000_000, 8, SLOW)
+
+    assert {estimate.strategy for estimate in found} == set(EXCHANGES)
+    assert found[0].seconds <= found[1].seconds
+
+
+def test_estimates_of_many_large_gradients_prefer_fewer_bytes() -> None:
+    assert estimates(100_000_000, 8, SLOW)[0].strategy == "scatter_reduce"
+
+
+def test_estimates_of_small_gradients_far_away_prefer_fewer_waits() -> None:
+    assert estimates(100_000, 4, Link(0.08, 1e9))[0].strategy == "all_gather"
+
+
+@pytest.mark.parametrize("num_peers", [1, 2])
+def test_estimates_of_few_peers_prefer_the_simpler_strategy(num_peers: int) -> None:
+    # up one gradient and down at most one: nothing to save
+    assert estimates(100_000_000, num_peers, SLOW)[0].strategy == "all_gather"
+
+
+def test_estimates_have_the_bytes_of_the_formula() -> None:
+    by_name = {estimate.strategy: estimate for estimate in estimates(8_000, 4, SLOW)}
+
+    assert (by_name["all_gather"].up_bytes, by_name["all_gather"].down_bytes) == (8_000, 24_000)
+    assert (by_name["scatter_reduce"].up_bytes, by_name["scatter_reduce"].down_bytes) == (8_000, 12_000)
+
+
+def test_probe_takes_latency_out_of_the_rate(store: Store) -> None:
+    times: Iterator[float] = iter([0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 3, 0, 5])
+
+    link = probe(store, "run", clock=lambda: next(times))
+
+    assert link.latency_seconds == 1
+    assert link.bytes_per_second == (16 << 20) / (3 + 5 - 2)
+
+
+def test_choose_leaves_nothing_and_says_why(store: Store) -> None:
+    strategy, reason = choose(store, "run", 1_000_000, 4)
+
+    assert strategy in EXCHANGES and reason.startswith(f"{strategy}: ")
+    assert all(name in reason for name in EXCHANGES) and "MB/s" in reason
+    assert store.head(keys.probe("run")) is None
