@@ -5,6 +5,8 @@ checkpoint needs nothing of a single peer. The peer r mod P, which publishes the
 and deletes it.
 """
 
+from collections.abc import Callable
+
 from peer.decisions import Progress
 from peer.errors import CheckpointError, ObjectMissing
 from peer.garbage import Garbage
@@ -38,10 +40,18 @@ class Checkpoints:
         run: the run's name.
         rank: this peer.
         num_peers: P.
+        on_written: told of each checkpoint that this peer has written.
     """
 
     def __init__(
-        self, store: Store, garbage: Garbage, published: Weights, run: str, rank: int, num_peers: int
+        self,
+        store: Store,
+        garbage: Garbage,
+        published: Weights,
+        run: str,
+        rank: int,
+        num_peers: int,
+        on_written: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._garbage = garbage
@@ -49,6 +59,7 @@ class Checkpoints:
         self._run = run
         self._rank = rank
         self._num_peers = num_peers
+        self._on_written = on_written
         self._retained: dict[int, str] = {}
 
     def adopt(self, manifest: CheckpointManifest) -> None:
@@ -91,6 +102,8 @@ class Checkpoints:
             retained=sorted(self._retained.items()),
         )
         self._store.put_message(keys.checkpoint(self._run, round_number, "manifest.json"), manifest)
+        if self._on_written is not None:
+            self._on_written()
 
     def _drop(self, best_round: int) -> dict[int, str]:
         newest = sorted(self._retained)[-_NEWEST_KEPT:]

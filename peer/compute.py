@@ -1,13 +1,14 @@
 """One peer's share of a round: which samples, packed into which invocations, and how they are folded."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from peer.aggregation import Gradient, WeightedMean
 from peer.config import ALL_BATCHES, RunConfig
 from peer.decisions import total
-from peer.errors import TrainingDiverged
+from peer.errors import OutOfMemory, TrainingDiverged
 from peer.fanout import FanOut
 from peer.garbage import Garbage
 from peer.invokers import Invoker
@@ -158,8 +159,9 @@ class Compute:
                 seed=config.seed,
                 result_url=invoker.writable(result_key),
             )
-            reply, gradient = invoker.gradient(request, result_key)
-            self._means.work.add_reply(reply.usage)
+            with self._noticing_out_of_memory("gradient"):
+                reply, gradient = invoker.gradient(request, result_key)
+            self._means.work.add_reply("gradient", reply.usage)
             self._means.work.add_bytes("function_put", reply.length)
             return gradient, reply.training
 
@@ -173,11 +175,20 @@ class Compute:
                 **self._common(round_number, invocation, number, weights),
                 **self._located(split, SHUFFLED, [(0, [samples])]),
             )
-            reply = self._means.invoker.evaluate(request)
-            self._means.work.add_reply(reply.usage)
+            with self._noticing_out_of_memory("evaluate"):
+                reply = self._means.invoker.evaluate(request)
+            self._means.work.add_reply("evaluate", reply.usage)
             return reply.evaluation
 
         return attempt
+
+    @contextmanager
+    def _noticing_out_of_memory(self, function: str) -> Iterator[None]:
+        try:
+            yield
+        except OutOfMemory:
+            self._means.work.add_out_of_memory(function)
+            raise
 
     def _common(
         self, round_number: int, invocation: int, number: int, weights: StoredObject

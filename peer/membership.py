@@ -26,6 +26,7 @@ RECORD_BYTES = 1024
 """Every version of a member object has this length, so that no server can show a torn one as shorter."""
 
 _REASON_CHARACTERS = 300
+_COUNTER_DIGITS = 20
 _INTERVALS_TO_WATCH = 3
 
 
@@ -37,9 +38,10 @@ class Membership:
         run: the run's name.
         rank: the rank to hold.
         liveness: the heartbeat's interval, and how long another peer's may stand still.
+        metrics_url: where this peer's metrics are, empty for nowhere.
     """
 
-    def __init__(self, store: Store, run: str, rank: int, liveness: Liveness) -> None:
+    def __init__(self, store: Store, run: str, rank: int, liveness: Liveness, metrics_url: str = "") -> None:
         self._store = store
         self._liveness = liveness
         self._key = keys.member(run, rank)
@@ -53,6 +55,7 @@ class Membership:
             counter=0,
             host=socket.gethostname(),
             state="running",
+            metrics_url=metrics_url,
         )
 
     @property
@@ -91,7 +94,8 @@ class Membership:
         if self._thread is None:
             return
         self._thread.join()
-        self._record = msgspec.structs.replace(self._record, state=state, reason=reason[:_REASON_CHARACTERS])
+        left = msgspec.structs.replace(self._record, state=state, reason=reason[:_REASON_CHARACTERS])
+        self._record = _fitting(left)
         try:
             self.confirm()
             self._beat()
@@ -193,6 +197,13 @@ def check_free(store: Store, run: str, ranks: Iterable[int], liveness: Liveness)
     holder = poll(probe, patience)
     if holder is not None:
         raise _taken(holder)
+
+
+def _fitting(record: MemberRecord) -> MemberRecord:
+    """Return the record with as much of its reason as leaves it within its length, counter included."""
+    while record.reason and len(messages.encode(record)) > RECORD_BYTES - _COUNTER_DIGITS:
+        record = msgspec.structs.replace(record, reason=record.reason[:-1])
+    return record
 
 
 def _running(store: Store, run: str, rank: int) -> MemberRecord | None:

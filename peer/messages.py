@@ -94,7 +94,11 @@ class EvaluateRequest(SamplesRequest, frozen=True):
 
 
 class Usage(Message, frozen=True):
-    """What one invocation used. Seconds by phase; memory in bytes, 0 where the kernel does not tell."""
+    """What one invocation used. Seconds by phase; memory in bytes, 0 where the kernel does not tell.
+
+    Pressure, reclaims and faults are of this invocation; pressure is None where the kernel has no such
+    figure.
+    """
 
     phase_seconds: dict[str, float]
     peak_rss_bytes: int
@@ -102,6 +106,11 @@ class Usage(Message, frozen=True):
     cgroup_limit_bytes: int
     is_cold_start: bool
     replica: str
+    memory_limit_bytes: int = 0
+    working_set_bytes: int = 0
+    memory_pressure_seconds: float | None = None
+    memory_reclaims: int = 0
+    major_faults: int = 0
 
 
 class Evaluation(Message, frozen=True):
@@ -177,8 +186,12 @@ class ReducedManifest(Message, frozen=True):
     part: StoredObject
 
 
-class MemberRecord(Message, frozen=True):
-    """Who holds a rank. Rewritten at every heartbeat; `state` is running, finished, stopped or failed."""
+class MemberRecord(Message, frozen=True, forbid_unknown_fields=False):
+    """Who holds a rank. Rewritten at every heartbeat; `state` is running, finished, stopped or failed.
+
+    `metrics_url` is where Prometheus may scrape the peer, empty for nowhere. Fields that are not listed are
+    ignored: records outlive the version that wrote them.
+    """
 
     run: str
     peer: int
@@ -189,7 +202,7 @@ class MemberRecord(Message, frozen=True):
     state: str
     resumed_round: int | None = None
     reason: str = ""
-    metrics_address: str = ""
+    metrics_url: str = ""
 
 
 def encode(message: Any) -> bytes:

@@ -17,11 +17,43 @@ from peer.files import append_line
 from peer.messages import Evaluation, Message, PeerManifest, Usage
 
 
+class FunctionMemory(Message, frozen=True):
+    """Memory of one function in a peer's invocations: the largest figures of one replica, and sums.
+
+    0 stands for what the kernel does not tell; so does None for the pressure. `out_of_memory` counts the
+    invocations that were repeated for it.
+    """
+
+    invocations: int = 0
+    out_of_memory: int = 0
+    limit_bytes: int = 0
+    working_set_bytes: int = 0
+    peak_rss_bytes: int = 0
+    pressure_seconds: float | None = None
+    reclaims: int = 0
+    major_faults: int = 0
+
+    def __add__(self, other: "FunctionMemory") -> "FunctionMemory":
+        """Return the figures of both together; the limit is the later one's, if it is known."""
+        pressures = [each for each in (self.pressure_seconds, other.pressure_seconds) if each is not None]
+        return FunctionMemory(
+            invocations=self.invocations + other.invocations,
+            out_of_memory=self.out_of_memory + other.out_of_memory,
+            limit_bytes=other.limit_bytes or self.limit_bytes,
+            working_set_bytes=max(self.working_set_bytes, other.working_set_bytes),
+            peak_rss_bytes=max(self.peak_rss_bytes, other.peak_rss_bytes),
+            pressure_seconds=sum(pressures) if pressures else None,
+            reclaims=self.reclaims + other.reclaims,
+            major_faults=self.major_faults + other.major_faults,
+        )
+
+
 class RoundRecord(Message, frozen=True):
     """One round as one peer saw it.
 
-    Loss and accuracy are over all peers' samples, at the weights the round began with; seconds, invocations
-    and bytes are this peer's own. `function_seconds` sums the phases inside the functions, which overlap.
+    Loss, accuracy and `num_samples` are over all peers' samples, at the weights the round began with;
+    seconds, invocations, bytes and `peer_samples` are this peer's own. `function_seconds` sums the phases
+    inside the functions, which overlap. `exchange_bytes` is what the peer published for the others.
     """
 
     run: str
@@ -43,6 +75,9 @@ class RoundRecord(Message, frozen=True):
     peak_function_bytes: int
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    peer_samples: int = 0
+    exchange_bytes: int = 0
+    functions: dict[str, FunctionMemory] = {}
 
 
 class Work:
@@ -52,8 +87,17 @@ class Work:
         self._lock = Lock()
         self._counts = _Counts()
 
-    def add_reply(self, usage: Usage) -> None:
-        """Count one valid reply."""
+    def add_reply(self, function: str, usage: Usage) -> None:
+        """Count one valid reply of a function."""
+        memory = FunctionMemory(
+            invocations=1,
+            limit_bytes=usage.memory_limit_bytes,
+            working_set_bytes=usage.working_set_bytes,
+            peak_rss_bytes=usage.peak_rss_bytes,
+            pressure_seconds=usage.memory_pressure_seconds,
+            reclaims=usage.memory_reclaims,
+            major_faults=usage.major_faults,
+        )
         with self._lock:
             counts = self._counts
             counts.invocations += 1
@@ -61,6 +105,16 @@ class Work:
             counts.peak_function_bytes = max(counts.peak_function_bytes, usage.peak_rss_bytes)
             for phase, seconds in usage.phase_seconds.items():
                 counts.function_seconds[phase] = counts.function_seconds.get(phase, 0.0) + seconds
+            self._add_memory(function, memory)
+
+    def add_out_of_memory(self, function: str) -> None:
+        """Count an invocation of a function that ran out of memory."""
+        with self._lock:
+            self._add_memory(function, FunctionMemory(out_of_memory=1))
+
+    def _add_memory(self, function: str, memory: FunctionMemory) -> None:
+        functions = self._counts.functions
+        functions[function] = functions.get(function, FunctionMemory()) + memory
 
     def add_bytes(self, kind: str, num_bytes: int) -> None:
         """Count the bytes of objects: `put` and `get` by this peer, `function_put` by its functions."""
@@ -88,6 +142,7 @@ class _Counts:
     function_seconds: dict[str, float] = field(default_factory=dict)
     object_bytes: dict[str, int] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
+    functions: dict[str, FunctionMemory] = field(default_factory=dict)
 
 
 class RoundLog:
@@ -125,6 +180,8 @@ class RoundLog:
             learning_rate=decision.progress.learning_rate,
             gradient_norm=gradient_norm,
             phase_seconds=phase_seconds,
+            peer_samples=manifest.training.num_samples if manifest.training else 0,
+            exchange_bytes=sum(part.length for part in manifest.parts),
             **work,
         )
         append_line(self._path, messages.encode(record))

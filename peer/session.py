@@ -2,7 +2,8 @@
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from peer.learning.shards import plan_shards
 from peer.learning.threads import use_one_thread
 from peer.membership import Membership
 from peer.messages import PeerManifest, StoredObject
+from peer.metrics import MetricsServer, PeerMetrics
 from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.rounds import RoundLog, RoundRecord, Work
@@ -41,13 +43,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a peer finds the platform, how patient it is, and where it writes."""
+    """Where a peer finds the platform, how patient it is, where it writes, and where its metrics are read.
+
+    `metrics_address` is of this machine; with an empty one, nothing is measured.
+    """
 
     store: StoreAddress
     gateway: GatewayAddress
     liveness: Liveness
     outage_seconds: float
     directory: Path
+    metrics_address: str = ""
 
 
 def run_peer(
@@ -66,18 +72,41 @@ def run_peer(
     check_versions(config)
     stop = StopFlag()
     stop.install()
-    work = Work()
+    accounts = _Accounts(Work(), PeerMetrics(config, start, rank))
     store = Store(
         surroundings.store,
         patience=Patience(total_seconds=surroundings.outage_seconds),
-        on_transfer=lambda operation, num_bytes, _seconds: work.add_bytes(operation, num_bytes),
-        on_retry=work.add_retry,
+        on_transfer=accounts.add_transfer,
+        on_retry=accounts.add_retry,
+        on_request=accounts.metrics.add_request,
     )
-    membership = Membership(store, config.run, rank, surroundings.liveness)
-    membership.claim(start)
+    with _served(accounts.metrics, surroundings) as metrics_url:
+        membership = Membership(store, config.run, rank, surroundings.liveness, metrics_url)
+        session = _Session(surroundings, config, start, rank, store, membership, accounts)
+        return _run_member(session, stop, on_record)
+
+
+@contextmanager
+def _served(metrics: PeerMetrics, surroundings: Surroundings) -> Iterator[str]:
+    """Give the block the URL at which the metrics are served while it runs, empty for nowhere."""
+    if not surroundings.metrics_address:
+        yield ""
+        return
+    server = MetricsServer(metrics, surroundings.metrics_address, surroundings.store.endpoint)
+    log.info("metrics are served at %s", server.url)
+    try:
+        yield server.url
+    finally:
+        server.close()
+
+
+def _run_member(session: "_Session", stop: StopFlag, on_record: Callable[[RoundRecord], None]) -> PeerResult:
+    """Return the session's result; the rank is claimed before, and left afterwards with the reason."""
+    membership = session.membership
+    membership.claim(session.start)
     ending, reason = "failed", "an error that nobody expected; its own log has it"
     try:
-        result = _Session(surroundings, config, start, rank, store, membership, work).run(stop, on_record)
+        result = session.run(stop, on_record)
         ending, reason = "finished", ""
     except StopRequested as request:
         ending, reason = "stopped", str(request)
@@ -91,6 +120,22 @@ def run_peer(
 
 
 @dataclass(frozen=True)
+class _Accounts:
+    """Where a peer's work is counted: for the record of each round, and for its metrics."""
+
+    work: Work
+    metrics: PeerMetrics
+
+    def add_transfer(self, operation: str, num_bytes: int, _seconds: float) -> None:
+        self.work.add_bytes(operation, num_bytes)
+        self.metrics.add_transfer(operation, num_bytes)
+
+    def add_retry(self, error: PeerlessError) -> None:
+        self.work.add_retry(error)
+        self.metrics.add_retry(error)
+
+
+@dataclass(frozen=True)
 class _Session:
     surroundings: Surroundings
     config: RunConfig
@@ -98,20 +143,34 @@ class _Session:
     rank: int
     store: Store
     membership: Membership
-    work: Work
+    accounts: _Accounts
 
     def run(self, stop: StopFlag, on_record: Callable[[RoundRecord], None]) -> PeerResult:
         config, store, start = self.config, self.store, self.start
+        work, metrics = self.accounts.work, self.accounts.metrics
         garbage = Garbage(store, is_kept=config.keep_objects)
-        fan_out = _fan_out(config, self.surroundings, self.work)
+        fan_out = _fan_out(config, self.surroundings, self.accounts.add_retry)
         clock = PhaseClock()
+
+        def told_of_record(record: RoundRecord) -> None:
+            metrics.add_round(record)
+            on_record(record)
+
         try:
             dataset = catalogue.find(store, config.dataset)
             rendezvous = Rendezvous(store, self.membership, config.run, start.generation, config.num_peers)
             published = Weights(store, garbage, config.run, self.rank, config.num_peers)
-            checkpoints = Checkpoints(store, garbage, published, config.run, self.rank, config.num_peers)
+            checkpoints = Checkpoints(
+                store,
+                garbage,
+                published,
+                config.run,
+                self.rank,
+                config.num_peers,
+                on_written=metrics.add_checkpoint,
+            )
             state = starting_state(store, config, start, checkpoints)
-            means = Means(invoker_for(config, self.surroundings, store), fan_out, garbage, clock, self.work)
+            means = Means(invoker_for(config, self.surroundings, store), fan_out, garbage, clock, work)
             parts = Parts(
                 weights=published,
                 compute=self._compute(dataset, means),
@@ -119,8 +178,8 @@ class _Session:
                 rendezvous=rendezvous,
                 checkpoints=checkpoints,
                 garbage=garbage,
-                log=RoundLog(self.surroundings.directory / "rounds.jsonl", on_record),
-                work=self.work,
+                log=RoundLog(self.surroundings.directory / "rounds.jsonl", told_of_record),
+                work=work,
                 clock=clock,
                 stop=stop,
             )
@@ -180,7 +239,9 @@ def invoker_for(config: RunConfig, surroundings: Surroundings, store: Store) -> 
     return FunctionInvoker(store, surroundings.gateway, config.invocation_seconds)
 
 
-def _fan_out(config: RunConfig, surroundings: Surroundings, work: Work) -> FanOut:
+def _fan_out(
+    config: RunConfig, surroundings: Surroundings, on_retry: Callable[[PeerlessError], None]
+) -> FanOut:
     """Return a fan-out as wide as this peer's part of the replicas, 1 where the gateway does not tell."""
     replicas = 1
     if config.compute == "functions" and surroundings.gateway.password:
@@ -189,4 +250,4 @@ def _fan_out(config: RunConfig, surroundings: Surroundings, work: Work) -> FanOu
         except FunctionError as error:
             log.warning("the number of gradient replicas is not known, one invocation at a time: %s", error)
     policy = RetryPolicy(outage_seconds=surroundings.outage_seconds)
-    return FanOut(max(1, replicas // config.num_peers), policy, work.add_retry)
+    return FanOut(max(1, replicas // config.num_peers), policy, on_retry)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 from safetensors import SafetensorError
@@ -14,12 +15,12 @@ from peer.learning.flat import FlatState, Layout
 from peer.learning.models import build
 from peer.messages import Evaluation, Message, StoredObject
 from peer.phases import PHASES
-from peer.rounds import RoundRecord, accuracy, mean_loss
+from peer.rounds import FunctionMemory, RoundRecord, accuracy, mean_loss
 from peer.training import Outcome
 
 _MEBIBYTE = 1 << 20
 
-Number = TypeVar("Number", int, float)
+Number = TypeVar("Number", int, float, FunctionMemory)
 
 
 class PeerResult(Message, frozen=True):
@@ -34,11 +35,21 @@ class PeerResult(Message, frozen=True):
     stop_reason: str
 
 
+class SlowestPeer(Message, frozen=True):
+    """Who spent most time in a phase, and what the median of all peers is."""
+
+    peer: int
+    seconds: float
+    median_seconds: float
+
+
 class Summary(Message, frozen=True):
     """A finished run. Seconds are means over the peers; counts and bytes are sums over peers and rounds.
 
     `object_bytes`: `put` and `get` by peers, `function_put` by functions. `peak_function_mb` is the largest
     resident set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
+    `functions` and `slowest` tell which function is short of memory, and which peer is slow, by phase; the
+    others wait for a slow one in their `exchange`.
     """
 
     run: str
@@ -64,6 +75,8 @@ class Summary(Message, frozen=True):
     retries: dict[str, int]
     object_bytes: dict[str, int]
     peak_function_mb: float
+    functions: dict[str, FunctionMemory] = {}
+    slowest: dict[str, SlowestPeer] = {}
 
 
 def peer_result(rank: int, outcome: Outcome) -> PeerResult:
@@ -95,6 +108,7 @@ def summarise(
     num_peers = max(1, len({record.peer for record in last}))
     samples = sum({record.round: record.num_samples for record in last}.values())
     phases = {name: sum(record.phase_seconds[name] for record in last) / num_peers for name in PHASES}
+    functions = [record.functions for record in last] if config.compute == "functions" else []
     return Summary(
         run=config.run,
         dataset=config.dataset,
@@ -119,7 +133,21 @@ def summarise(
         retries=_sums(record.retries for record in last),
         object_bytes=_sums(record.object_bytes for record in last),
         peak_function_mb=max((record.peak_function_bytes for record in last), default=0) / _MEBIBYTE,
+        functions=_sums(functions),
+        slowest=_slowest(last) if num_peers > 1 else {},
     )
+
+
+def _slowest(records: Sequence[RoundRecord]) -> dict[str, SlowestPeer]:
+    by_peer: dict[int, dict[str, float]] = {}
+    for record in records:
+        by_peer[record.peer] = _sums([by_peer.get(record.peer, {}), record.phase_seconds])
+    found = {}
+    for phase in PHASES:
+        seconds = {peer: phases[phase] for peer, phases in by_peer.items()}
+        peer = max(sorted(seconds), key=lambda each: seconds[each])
+        found[phase] = SlowestPeer(peer, seconds[peer], median(seconds.values()))
+    return found
 
 
 def write(path: Path, summary: Summary) -> None:

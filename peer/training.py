@@ -124,6 +124,7 @@ class Peer:
             decision = decide(config, state.progress, exchanged.manifests)
             gradient_norm = self._update(state, exchanged.mean, decision)
             self._delete_previous_round(exchanged.objects)
+            manifest = exchanged.manifests[manifest.peer]
         parts.log.write(manifest, decision, gradient_norm, clock.take(), parts.work.take())
 
     def _publish(self, state: State) -> StoredObject:

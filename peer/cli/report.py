@@ -36,6 +36,8 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
         _line("invocations", f"{summary.invocations:,}, {summary.cold_starts} of them cold starts")
         _line("retries", _counted(summary.retries))
         _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
+        _fullest(summary)
+    _slowest(summary)
     moved = [
         f"{_megabytes(summary.object_bytes[kind])} {title}"
         for kind, title in _TITLES.items()
@@ -78,6 +80,37 @@ def _phases(summary: "Summary") -> None:
         bar = "█" * round(_BAR_WIDTH * seconds / longest)
         share = seconds / summary.train_seconds if summary.train_seconds else 0.0
         _line(phase, f"{seconds:7.2f} s {share:5.1%}  {bar}")
+
+
+def _fullest(summary: "Summary") -> None:
+    """Name the function whose working set came nearest to its limit, and how it suffered."""
+    known = {
+        name: function.working_set_bytes / function.limit_bytes
+        for name, function in summary.functions.items()
+        if function.limit_bytes and function.working_set_bytes
+    }
+    if not known:
+        return
+    name = max(known, key=lambda each: known[each])
+    function = summary.functions[name]
+    used_mib, limit_mib = function.working_set_bytes >> 20, function.limit_bytes >> 20
+    text = f"{name}, {used_mib} of {limit_mib} MiB ({known[name]:.0%})"
+    if function.pressure_seconds is not None:
+        text += f", waited {function.pressure_seconds:.1f} s"
+    if function.out_of_memory:
+        text += f", {function.out_of_memory} OOM"
+    _line("fullest", text)
+
+
+def _slowest(summary: "Summary") -> None:
+    """Name the peer that held the others up most: in `exchange` they wait for it."""
+    own = {phase: slowest for phase, slowest in summary.slowest.items() if phase != "exchange"}
+    if not own:
+        return
+    phase = max(own, key=lambda each: own[each].seconds - own[each].median_seconds)
+    slowest = own[phase]
+    text = f"peer {slowest.peer}, {phase} {slowest.seconds:.1f} s; median {slowest.median_seconds:.1f} s"
+    _line("slowest", text)
 
 
 def _next(summary: "Summary") -> None:

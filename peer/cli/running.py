@@ -48,6 +48,7 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
         liveness=_liveness(options),
         outage_seconds=options["outage_patience"],
         directory=options["runs_dir"] / keys.checked(config.run, "run"),
+        metrics_address="" if options["no_metrics"] else options["metrics_address"],
     )
 
 

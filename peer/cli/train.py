@@ -73,6 +73,13 @@ def _place_options(command: Declared) -> Declared:
             default=Path("runs"),
             help="Where the files of runs go, a folder each.",
         ),
+        option(
+            "--metrics-address",
+            metavar="ADDRESS",
+            default="127.0.0.1",
+            help="Where each peer serves its metrics to Prometheus, at a port of the system's choice.",
+        ),
+        option("--no-metrics", is_flag=True, help="Serve none."),
         option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     )
 

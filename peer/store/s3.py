@@ -76,6 +76,7 @@ class Store:
         timeouts: Timeouts | None = None,
         on_transfer: Callable[[str, int, float], None] | None = None,
         on_retry: Callable[[PeerlessError], None] | None = None,
+        on_request: Callable[[str, float, PeerlessError | None], None] | None = None,
     ) -> None:
         """Send nothing yet.
 
@@ -85,6 +86,8 @@ class Store:
             timeouts: for each try.
             on_transfer: as in `HttpTransfer`.
             on_retry: told of each error that another try follows.
+            on_request: told of each try: `put`, `get`, `head`, `delete` or `list`, its seconds, and its error
+                if it had one.
 
         Raises:
             ConfigurationError: an endpoint is not `http://host:port` or `https://host:port`.
@@ -94,6 +97,7 @@ class Store:
         self._timeouts = timeouts or Timeouts()
         self._on_transfer = on_transfer
         self._on_retry = on_retry
+        self._on_request = on_request
         self._transfer = HttpTransfer(self._timeouts, on_transfer=self._count)
         self._lock = threading.Lock()
         self._bytes_moved = {"put": 0, "get": 0}
@@ -299,19 +303,31 @@ class Store:
                     f"{error} — but it was signed just now: this machine's clock is behind the store's"
                 ) from error
 
-        return self._retried(once)
+        return self._retried(method, once)
 
-    def _retried(self, action: Callable[[], Result]) -> Result:
+    def _retried(self, method: str, action: Callable[[], Result]) -> Result:
         # a corrupt object is retryable for those who can have it made again; asking again cannot help
         return retry(
-            action,
+            lambda: self._told(method, action),
             self._patience,
             is_retryable=lambda error: isinstance(error, StoreUnreachable),
             on_retry=self._on_retry,
         )
 
+    def _told(self, method: str, action: Callable[[], Result]) -> Result:
+        if self._on_request is None:
+            return action()
+        began, failure = time.perf_counter(), None
+        try:
+            return action()
+        except PeerlessError as error:
+            failure = error
+            raise
+        finally:
+            self._on_request(method.lower(), time.perf_counter() - began, failure)
+
     def _control(self, method: str, key: str, action: Callable[[], Result]) -> Result:
-        return self._retried(lambda: self._translated(method, key, action))
+        return self._retried(method, lambda: self._translated(method, key, action))
 
     def _translated(self, method: str, key: str, action: Callable[[], Result]) -> Result:
         what = f"{method} {self._where(key)}"

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from peer.cli.progress import RunProgress
 from peer.cli.report import print_summary, shortest
-from peer.rounds import RoundRecord
-from peer.summary import Summary
+from peer.rounds import FunctionMemory, RoundRecord
+from peer.summary import SlowestPeer, Summary
 
 SUMMARY = Summary(
     run="mnist-squeezenet1_1-20260101-120000",
@@ -34,6 +34,21 @@ SUMMARY = Summary(
     retries={"FunctionBusy": 3, "InvocationFailed": 1},
     object_bytes={"put": 12_345_678_901, "get": 3_250_000_000, "function_put": 809_700_000},
     peak_function_mb=623.4,
+    functions={
+        "gradient": FunctionMemory(
+            invocations=1400,
+            out_of_memory=12,
+            limit_bytes=2 << 30,
+            working_set_bytes=1900 << 20,
+            pressure_seconds=123.45,
+        ),
+        "evaluate": FunctionMemory(invocations=104, limit_bytes=2 << 30, working_set_bytes=300 << 20),
+    },
+    slowest={
+        "compute": SlowestPeer(3, 31.2, 26.4),
+        "exchange": SlowestPeer(0, 40.0, 20.0),
+        "update": SlowestPeer(1, 0.8, 0.7),
+    },
 )
 
 
@@ -103,3 +118,19 @@ def test_progress_of_a_resumed_run_begins_where_it_goes_on(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("round   41/60")
     assert lines[-1].endswith("held-out 97.00%")
+
+
+def test_summary_names_the_fullest_function_and_the_slowest_peer(capsys):
+    print_summary(SUMMARY)
+
+    text = capsys.readouterr().out
+    assert "  fullest          gradient, 1900 of 2048 MiB (93%), waited 123.5 s, 12 OOM\n" in text
+    assert "  slowest          peer 3, compute 31.2 s; median 26.4 s\n" in text
+
+
+def test_summary_without_memory_figures_and_other_peers_has_no_such_lines(capsys):
+    print_summary(replace(SUMMARY, functions={"gradient": FunctionMemory(invocations=1)}, slowest={}))
+
+    text = capsys.readouterr().out
+    assert "fullest" not in text
+    assert "slowest" not in text

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.learning.usage import Phases, cgroup_memory, usage
+from peer.learning.usage import GroupMemory, Phases, group_memory, usage
 
 
 def test_phases_inner_phase_counts_to_itself_only() -> None:
@@ -52,8 +52,44 @@ def test_cgroup_memory_reads_both_versions(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
 
-    assert cgroup_memory(tmp_path / "cgroup", tmp_path) == expected
+    memory = group_memory(tmp_path / "cgroup", tmp_path)
+
+    assert (memory.usage_bytes, memory.limit_bytes) == expected
 
 
-def test_cgroup_memory_without_proc_is_unknown(tmp_path: Path) -> None:
-    assert cgroup_memory(tmp_path / "missing", tmp_path) == (0, 0)
+def test_group_memory_without_proc_is_unknown(tmp_path: Path) -> None:
+    assert group_memory(tmp_path / "missing", tmp_path) == GroupMemory()
+
+
+PRESSURE = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
+
+
+def test_group_memory_of_version_1_has_the_pressure_of_its_group_of_version_2(tmp_path: Path) -> None:
+    group, unified = tmp_path / "memory" / "a", tmp_path / "unified" / "b"
+    group.mkdir(parents=True)
+    unified.mkdir(parents=True)
+    (tmp_path / "cgroup").write_text("4:memory:/a\n0::/b\n")
+    (group / "memory.usage_in_bytes").write_text("900")
+    (group / "memory.limit_in_bytes").write_text("1000")
+    (group / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 200\n")
+    (group / "memory.failcnt").write_text("7")
+    (unified / "memory.pressure").write_text(PRESSURE.format(2_500_000))
+
+    assert group_memory(tmp_path / "cgroup", tmp_path) == GroupMemory(900, 700, 1000, 7, 2.5)
+
+
+def test_group_memory_of_version_2_is_told_only_of_a_group_with_a_limit(tmp_path: Path) -> None:
+    group = tmp_path / "a"
+    group.mkdir()
+    (tmp_path / "cgroup").write_text("0::/a\n")
+    (group / "memory.current").write_text("900")
+    (group / "memory.max").write_text("1000")
+    (group / "memory.stat").write_text("inactive_file 200\n")
+    (group / "memory.events").write_text("low 0\nmax 7\n")
+    (group / "memory.pressure").write_text(PRESSURE.format(1_500_000))
+
+    assert group_memory(tmp_path / "cgroup", tmp_path) == GroupMemory(900, 700, 1000, 7, 1.5)
+
+    (group / "memory.max").write_text("max")
+
+    assert group_memory(tmp_path / "cgroup", tmp_path) == GroupMemory(usage_bytes=900)
