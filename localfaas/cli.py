@@ -11,7 +11,7 @@ import click
 from localfaas import __version__
 from localfaas.build import build_function
 from localfaas.cli_common import run_command, state_dir_option
-from localfaas.config import Enforcement, GatewayConfig, StatePaths
+from localfaas.config import Enforcement, GatewayConfig, PullPolicy, RuntimeName, StatePaths
 from localfaas.deploy import GatewayClient, deploy_stack
 from localfaas.image_commands import image
 from localfaas.stack import load_stack
@@ -46,11 +46,25 @@ def cli() -> None:
 @click.option("--port-fallback", is_flag=True, help="Take another port if this one is in use.")
 @state_dir_option
 @click.option(
+    "--runtime",
+    type=click.Choice(get_args(RuntimeName)),
+    default="process",
+    show_default=True,
+    help="Replicas as processes, or as containers of this machine's Docker daemon.",
+)
+@click.option(
+    "--pull-policy",
+    type=click.Choice(get_args(PullPolicy)),
+    default="missing",
+    show_default=True,
+    help="When the Docker runtime pulls an image.",
+)
+@click.option(
     "--memory-enforcement",
     type=click.Choice(get_args(Enforcement)),
     default="auto",
     show_default=True,
-    help="What holds memory limits: control groups, or RLIMIT_DATA and a watchdog.",
+    help="What holds memory limits of processes: control groups, or RLIMIT_DATA and a watchdog.",
 )
 @click.option(
     "--max-waiting", type=click.IntRange(0), default=1_000, show_default=True, help="Longest queue."

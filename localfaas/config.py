@@ -11,6 +11,8 @@ from typing import Literal
 from localfaas.errors import ConfigurationError
 
 Enforcement = Literal["auto", "cgroup", "rlimit"]
+RuntimeName = Literal["process", "docker"]
+PullPolicy = Literal["always", "missing", "never"]
 
 # sun_path holds 108 bytes with its final NUL; a socket's own name takes 21 of them.
 _MAX_SOCKET_DIRECTORY_BYTES = 86
@@ -24,7 +26,11 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     is_port_fallback: bool = False
+    runtime: RuntimeName = "process"
+    pull_policy: PullPolicy = "missing"
+    """When the Docker runtime pulls an image; a local one serves where a pull fails."""
     memory_enforcement: Enforcement = "auto"
+    """Of the process runtime; Docker's limits are always control groups."""
     max_waiting: int = 1_000
     """Requests that may wait for one function; the next is answered 429."""
     grace_seconds: float = 10.0

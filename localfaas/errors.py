@@ -15,6 +15,7 @@ LocalFaasError            exit 1
 ├── QueueFull             429      as many requests wait as may
 ├── QueueStorageFailed    500      the queue of asynchronous calls cannot be written
 ├── NotAccepting          503      the gateway or the function is shutting down
+├── RuntimeUnavailable    503      the Docker daemon does not answer
 ├── FunctionUnavailable   503      no replica of the function stays up
 └── StartFailed           (none)   one replica did not start; the pool tries again
 """
@@ -120,6 +121,13 @@ class NotAccepting(LocalFaasError):
 
     status = 503
     kind = "not_accepting"
+
+
+class RuntimeUnavailable(LocalFaasError):
+    """What runs the replicas does not answer; what it runs goes on, or has ended."""
+
+    status = 503
+    kind = "runtime_unavailable"
 
 
 class FunctionUnavailable(LocalFaasError):

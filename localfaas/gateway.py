@@ -17,12 +17,12 @@ from localfaas.answers import answer_error, answer_text
 from localfaas.auth import Credentials
 from localfaas.config import GatewayConfig, StatePaths
 from localfaas.deployments import Deployment, DeploymentRecord, DeploymentStore
-from localfaas.errors import BadRequest, FunctionNotFound, LocalFaasError, NamespaceInUse, NotAccepting
+from localfaas.errors import FunctionNotFound, LocalFaasError, NamespaceInUse, NotAccepting
 from localfaas.invocation import AsgiApp, Invocation, Receive, Scope, Send
 from localfaas.logs import FunctionLog, LogLine
 from localfaas.namespaces import FunctionName, Namespace, NamespaceStore
 from localfaas.pool import Pool
-from localfaas.runtimes.interface import Launcher, Runtime
+from localfaas.runtimes.interface import Runtime
 from localfaas.secret_store import SecretStore
 
 _log = logging.getLogger(__name__)
@@ -62,10 +62,14 @@ class Functions:
                 self.namespaces.create(Namespace(record.deployment.namespace))
             try:
                 launcher = await self.runtime.prepare(record.deployment)
-            except BadRequest as error:
+            except LocalFaasError as error:
                 _log.error("function %s is not restored: %s", name, error)
             else:
-                self._pools[name] = self._open_pool(record, launcher)
+                log = self._open_log(record)
+                adopted = await launcher.adopt(log)
+                self._pools[name] = Pool(record, launcher, log, self._config, self.secrets, adopted)
+        self.secrets.withdraw_others(pool.function for pool in self.pools)
+        await self.runtime.sweep()
 
     def find(self, name: str, namespace: str = "") -> Pool:
         """Return the pool of a function.
@@ -107,7 +111,8 @@ class Functions:
         for name in launcher.not_honoured:
             _log.warning("function %s: %s is not honoured by the %s runtime", key, name, self.runtime.name)
         if pool is None:
-            self._pools[key] = self._open_pool(record, launcher)
+            log = self._open_log(record)
+            self._pools[key] = Pool(record, launcher, log, self._config, self.secrets)
         else:
             pool.update(record, launcher)
 
@@ -172,10 +177,9 @@ class Functions:
         self.namespaces.check(deployment.namespace)
         self.secrets.check(deployment.secrets, deployment.namespace)
 
-    def _open_pool(self, record: DeploymentRecord, launcher: Launcher) -> Pool:
+    def _open_log(self, record: DeploymentRecord) -> FunctionLog:
         function = record.deployment.function
-        log = FunctionLog(function, self._paths.logs / f"{function.key}.log")
-        return Pool(record, launcher, log, self._config, self.secrets)
+        return FunctionLog(function, self._paths.logs / f"{function.key}.log")
 
     async def _close(self, pool: Pool) -> None:
         await pool.close(self._config.grace_seconds)

@@ -200,6 +200,10 @@ class Invocation:
         status, headers = await replica.connection.request(self._head(body), body, is_head=is_head)
         if status == _OUT_OF_MEMORY:
             self._pool.stats.num_oom_kills += 1
+        elif status >= 500 and replica.process.memory().oom_kills:
+            # A watchdog answers for the process that the kernel has killed, and lives on.
+            replica.process.kill()
+            raise ReplyLost("one of its processes was killed for its memory")
         passed_back = [pair for pair in headers if pair[0] not in _NOT_PASSED_BACK] + own_headers
         if _is_short(headers):
             # Whole or not at all: a replica that is lost half-way can still be answered for.

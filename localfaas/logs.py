@@ -68,9 +68,13 @@ class FunctionLog:
         self._file = path.open("a")
         self._file_bytes = path.stat().st_size
 
-    def append(self, instance: str, text: str) -> None:
-        """Add one line, written now; followers are woken."""
-        line = LogLine(self._function, instance, datetime.now(UTC), text)
+    def of(self, instance: str) -> "ReplicaLog":
+        """Return the part of the log that the replica `instance` writes."""
+        return ReplicaLog(self, instance)
+
+    def append(self, instance: str, text: str, written_at: datetime | None = None) -> None:
+        """Add one line, written now unless it says otherwise; followers are woken."""
+        line = LogLine(self._function, instance, written_at or datetime.now(UTC), text)
         self._remember(line)
         self._write(line.to_json())
         for queue in self._followers:
@@ -147,6 +151,24 @@ class FunctionLog:
             if path.exists():
                 for line in _readable_lines(path.read_text(errors="replace").splitlines()):
                     self._remember(line)
+
+
+@dataclass(frozen=True)
+class ReplicaLog:
+    """What one replica writes, in the log of its function."""
+
+    log: FunctionLog
+    instance: str
+
+    @property
+    def last_at(self) -> datetime | None:
+        """When the last line of it that is kept was written."""
+        lines = self.log.lines(instance=self.instance, tail=1)
+        return lines[0].timestamp if lines else None
+
+    def append(self, text: str, written_at: datetime | None = None) -> None:
+        """Add one line, written now unless it says otherwise."""
+        self.log.append(self.instance, text, written_at)
 
 
 def _readable_lines(texts: Iterable[str]) -> Iterable[LogLine]:

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import cast
 
 from localfaas.config import GatewayConfig
@@ -15,7 +15,7 @@ from localfaas.errors import FunctionUnavailable, NotAccepting, QueueFull, Start
 from localfaas.logs import FunctionLog
 from localfaas.namespaces import FunctionName
 from localfaas.replica import Replica
-from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaSpec
+from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
 from localfaas.scaling import lowest_replicas
 from localfaas.secret_store import SecretStore
 from localfaas.stats import FunctionStats
@@ -44,8 +44,9 @@ class Pool:
         log: FunctionLog,
         config: GatewayConfig,
         secret_store: SecretStore,
+        adopted: Sequence[ReplicaProcess] = (),
     ) -> None:
-        """Take charge of a function; its first replicas start at once."""
+        """Take charge of a function and of replicas that run already; missing ones start at once."""
         self.record = record
         self.launcher = launcher
         self.log = log
@@ -62,6 +63,8 @@ class Pool:
         self._num_start_failures = 0
         self._backoff: asyncio.TimerHandle | None = None
         self.is_closing = False
+        for process in adopted:
+            self._adopt(process)
         self._reconcile()
 
     @property
@@ -224,8 +227,19 @@ class Pool:
             name = f"{self.name}-{secrets.token_hex(4)}"
             life = loop.create_task(self._live(name, self._generation), name=name)
             self._starting[life] = self._generation
-            self._lives.add(life)
-            life.add_done_callback(self._end_life)
+            self._begin_life(life)
+
+    def _adopt(self, process: ReplicaProcess) -> None:
+        replica = Replica(process, self._generation)
+        # It has served an earlier gateway, as far as anybody knows: its next request finds it warm.
+        replica.num_requests = 1
+        self._replicas.add(replica)
+        loop = asyncio.get_running_loop()
+        self._begin_life(loop.create_task(self._attend(replica, loop.time()), name=replica.name))
+
+    def _begin_life(self, life: "asyncio.Task[None]") -> None:
+        self._lives.add(life)
+        life.add_done_callback(self._end_life)
 
     def _end_life(self, life: "asyncio.Task[None]") -> None:
         self._starting.pop(life, None)
@@ -243,7 +257,7 @@ class Pool:
         self._reconcile()
 
     async def _live(self, name: str, generation: int) -> None:
-        """Start a replica, offer it to requests once it answers, and account for its end."""
+        """Start a replica, and see to it until its end."""
         started_at = asyncio.get_running_loop().time()
         try:
             process = await self.launcher.start(self._spec(name))
@@ -253,11 +267,16 @@ class Pool:
         replica = Replica(process, generation)
         self._replicas.add(replica)
         self._starting.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+        await self._attend(replica, started_at)
+
+    async def _attend(self, replica: Replica, started_at: float) -> None:
+        """Offer a replica to requests once it answers, and account for its end."""
         if self.is_closing or not self._is_current(replica):
             self._end(replica)
         late = await self._wait_ready(replica)
         if replica.is_ready:
-            self.stats.cold_starts.observe(asyncio.get_running_loop().time() - started_at)
+            if replica.num_requests == 0:
+                self.stats.cold_starts.observe(asyncio.get_running_loop().time() - started_at)
             self._offer(replica)
         end = await replica.wait_exit()
         lived_seconds = asyncio.get_running_loop().time() - started_at
@@ -265,11 +284,11 @@ class Pool:
         if replica.is_ending or self.is_closing:
             return
         if not replica.is_ready or (replica.num_requests == 0 and lived_seconds < _START_SECONDS):
-            self._note_failed_start(name, late + end.reason)
+            self._note_failed_start(replica.name, late + end.reason)
         else:
             self.stats.num_replicas_lost += 1
             self.log.append(
-                name, f"localfaas: the replica ended unexpectedly: {end.reason}; a new one starts"
+                replica.name, f"localfaas: the replica ended unexpectedly: {end.reason}; a new one starts"
             )
 
     async def _wait_ready(self, replica: Replica) -> str:
@@ -320,4 +339,4 @@ class Pool:
         """Return what the next replica is to be; raises StartFailed where a secret has gone."""
         deployment = self.record.deployment
         secrets_directory = self._secret_store.provide(self.function, deployment.secrets)
-        return ReplicaSpec(name, secrets_directory, partial(self.log.append, name))
+        return ReplicaSpec(name, secrets_directory, self.log.of(name))

@@ -64,14 +64,9 @@ class SecretStore:
     """The secrets of one state directory, and the folders in which functions find theirs."""
 
     def __init__(self, paths: StatePaths) -> None:
-        """Take over a state directory that has been created.
-
-        Copies for functions of an earlier gateway are removed, and what a kill left half-written.
-        """
+        """Take over a state directory that has been created; what a kill left half-written is removed."""
         self._root = paths.secrets
         self._mounts = paths.mounts
-        for leftover in self._mounts.iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
         for half_written in self._root.glob("*/.*"):
             half_written.unlink()
 
@@ -157,6 +152,13 @@ class SecretStore:
     def withdraw(self, function: FunctionName) -> None:
         """Leave no copy of a secret for a function without replicas."""
         shutil.rmtree(self._mounts / function.key, ignore_errors=True)
+
+    def withdraw_others(self, functions: Iterable[FunctionName]) -> None:
+        """Leave copies of secrets for `functions` only; their replicas may run already, and use them."""
+        keys = {function.key for function in functions}
+        for folder in self._mounts.iterdir():
+            if folder.name not in keys:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, name: str, namespace: str) -> Path:
         return self._root / namespace / name

@@ -72,11 +72,26 @@ def find_parents(own_groups: str, mounts: str) -> list[tuple[Path, int]]:
 
 def find_pressure_parent(own_groups: str, mounts: str) -> Path | None:
     """Return this process' group of version 2, for groups that need no controller; arguments as above."""
-    own = [line.removeprefix("0::") for line in own_groups.splitlines() if line.startswith("0::")]
-    for mount_point, root, kind, _options in _cgroup_mounts(mounts):
-        if kind == "cgroup2" and own:
-            return _own_group(mount_point, root, own[0])
-    return None
+    return find_groups(own_groups, mounts).get("")
+
+
+def find_groups(groups: str, mounts: str) -> dict[str, Path]:
+    """Return the directory of each group that a process is in, by controller; that of version 2 is `""`.
+
+    Args:
+        groups: text of the process' /proc/<pid>/cgroup.
+        mounts: text of /proc/self/mountinfo.
+    """
+    found: dict[str, Path] = {}
+    memberships = [line.split(":", 2) for line in groups.splitlines()]
+    for mount_point, root, kind, options in _cgroup_mounts(mounts):
+        for hierarchy, controllers, group in memberships:
+            if kind == "cgroup2" and hierarchy == "0":
+                found[""] = _own_group(mount_point, root, group)
+            elif kind == "cgroup" and hierarchy != "0":
+                shared = set(controllers.split(",")) & set(options.split(","))
+                found |= {controller: _own_group(mount_point, root, group) for controller in shared}
+    return found
 
 
 def _own_group(mount_point: Path, root: str, group: str) -> Path:

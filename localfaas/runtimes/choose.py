@@ -17,7 +17,15 @@ def create_runtime(config: GatewayConfig, paths: StatePaths) -> Runtime:
 
     Raises:
         ConfigurationError: it cannot be used here.
+        RuntimeUnavailable: the Docker daemon stopped to answer.
     """
+    if config.runtime == "docker":
+        # Here, since it takes a third of a second that the other runtime has no use for.
+        from localfaas.runtimes.docker import connect_docker
+
+        docker = connect_docker(paths.identity, config.pull_policy)
+        _log.info("%s", docker.memory_description)
+        return docker
     memory = choose_memory_controller(config.memory_enforcement, paths.identity)
     _log.info("%s", memory.description)
     if leftovers := memory.sweep():

@@ -4,11 +4,11 @@ A runtime finds a deployment's image and gives a launcher, by which a pool start
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from localfaas.deployments import Deployment
+from localfaas.logs import FunctionLog, ReplicaLog
 from localfaas.memory import MemoryUsage
 from localfaas.upstream import Address
 
@@ -21,7 +21,7 @@ class ReplicaSpec:
     secrets_directory: str | None
     """The folder whose files the replica finds under /var/openfaas/secrets, or under `secret_mount_path`."""
 
-    log: Callable[[str], None]
+    log: ReplicaLog
     """Takes every line the replica writes."""
 
 
@@ -75,6 +75,13 @@ class Launcher(Protocol):
             StartFailed: nothing of it is left.
         """
 
+    async def adopt(self, log: FunctionLog) -> list[ReplicaProcess]:
+        """Return the replicas of this very deployment that an earlier gateway left running, now this one's.
+
+        Args:
+            log: of the function; takes what they write.
+        """
+
 
 class Runtime(Protocol):
     """One way of running replicas."""
@@ -94,6 +101,9 @@ class Runtime(Protocol):
         Raises:
             BadRequest: its image is unknown; the message says what to do.
         """
+
+    async def sweep(self) -> None:
+        """Remove what an earlier gateway left running and nobody has adopted."""
 
     async def close(self) -> None:
         """Leave nothing of the runtime; all replicas have ended."""

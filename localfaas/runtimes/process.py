@@ -15,6 +15,7 @@ from typing import Any
 from localfaas.deployments import FORKING_MODES, Deployment
 from localfaas.errors import BadRequest, StartFailed
 from localfaas.images import ImageEntry, find_image
+from localfaas.logs import FunctionLog
 from localfaas.memory import MemoryController, MemoryGroup, MemoryUsage
 from localfaas.runtimes.environment import common_environment
 from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
@@ -121,6 +122,10 @@ class ProcessLauncher:
         """Start one replica; see the interface."""
         return await self._runtime.start(self, spec)
 
+    async def adopt(self, log: FunctionLog) -> list[ReplicaProcess]:
+        """Return none: replicas end with their gateway."""
+        return []
+
     def environment(self, name: str) -> dict[str, str]:
         """Return what the replica `name` finds in its environment."""
         common = common_environment(self._deployment, name)
@@ -192,6 +197,9 @@ class ProcessRuntime:
         replica.attach(pid, parent, parent.base_bytes if is_forked else 0)
         return replica
 
+    async def sweep(self) -> None:
+        """Find nothing: replicas end with their gateway."""
+
     async def close(self) -> None:
         """End all warm parents; see the interface."""
         for parent in self._parents.values():
@@ -217,7 +225,7 @@ class ProcessRuntime:
             undo.callback(path.unlink, missing_ok=True)
             listening.bind(str(path))
             listening.listen(_BACKLOG)
-            pipe = LogPipe(spec.log)
+            pipe = LogPipe(spec.log.append)
             undo.callback(pipe.close)
             undo.callback(pipe.close_writing)
             group = self._memory.create(spec.name, memory_limit_bytes)

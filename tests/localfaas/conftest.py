@@ -205,6 +205,10 @@ class LiveGateway:
         assert self.process is not None
         return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
 
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+        """Return the condition's first true value; see `wait_for`."""
+        return wait_for(condition, what, seconds)
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()

@@ -1,0 +1,119 @@
+"""What a deployment is as a container: pure functions from the one to the other."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from docker.types import LogConfig
+
+from localfaas.deployments import NAME_LABEL, Deployment
+from localfaas.quantities import parse_cpus, parse_memory_bytes
+from localfaas.runtimes.environment import common_environment
+
+LEAST_MEMORY_BYTES = 6 << 20
+"""The Engine refuses a limit below."""
+
+STATE_LABEL = "localfaas.state"
+REPLICA_LABEL = "localfaas.replica"
+DEPLOYMENT_LABEL = "localfaas.deployment"
+FUNCTION_LABEL = "localfaas.function"
+HOST_NAME = "host.docker.internal"
+"""What this machine is called inside a container."""
+
+_SECRETS_PATH = "/var/openfaas/secrets"
+_PORT = 8080
+_LOOPBACK = "127.0.0.1"
+_FORMAT = 1
+# What the Engine grants by default and a function has no use for. Those that an image needs to start as root
+# and go on as somebody else stay.
+_DROPPED_CAPABILITIES = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SETPCAP", "SYS_CHROOT"]
+_MAX_PROCESSES = 1_024
+_LOG_OPTIONS = {"max-size": "8m", "max-file": "2"}
+_SHARES_A_CPU = 1_024
+_LEAST_SHARES = 2
+_NANO = 10**9
+_LEAST_CPUS = 0.01
+_MAX_HOSTNAME = 63
+
+
+def deployment_digest(deployment: Deployment, image_id: str) -> str:
+    """Return what tells containers of this deployment and image from all others."""
+    content = json.dumps([_FORMAT, asdict(deployment), image_id], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def memory_limit_bytes(deployment: Deployment) -> int | None:
+    """Return the limit that a container gets: at least what the Engine takes."""
+    limit_bytes = deployment.memory_limit_bytes
+    return None if limit_bytes is None else max(limit_bytes, LEAST_MEMORY_BYTES)
+
+
+def container_options(deployment: Deployment, image_id: str, replica: str, identity: str) -> dict[str, Any]:
+    """Return the arguments of `create_container` for one replica.
+
+    The command is the image's own; `fprocess` is for the watchdog in it, by the environment.
+    """
+    fprocess = {"fprocess": deployment.env_process} if deployment.env_process else {}
+    own_labels = {
+        NAME_LABEL: deployment.service,
+        STATE_LABEL: identity,
+        REPLICA_LABEL: replica,
+        FUNCTION_LABEL: deployment.function.qualified,
+        DEPLOYMENT_LABEL: deployment_digest(deployment, image_id),
+    }
+    return {
+        "image": image_id,
+        "hostname": replica[-_MAX_HOSTNAME:].strip("-."),
+        "environment": {**common_environment(deployment, replica), **fprocess, **deployment.env_vars},
+        "labels": {**deployment.annotations, **deployment.labels, **own_labels},
+        "ports": [_PORT],
+        # The pool asks each replica itself whether it is ready.
+        "healthcheck": {"test": ["NONE"]},
+    }
+
+
+def host_options(
+    deployment: Deployment, network: str, secrets_directory: str | None, num_cpus: int
+) -> dict[str, Any]:
+    """Return the arguments of `create_host_config` for the replicas of a deployment."""
+    options: dict[str, Any] = {
+        "network_mode": network,
+        "port_bindings": {_PORT: (_LOOPBACK, None)},
+        "extra_hosts": {HOST_NAME: "host-gateway"},
+        "init": True,
+        "security_opt": ["no-new-privileges:true"],
+        "cap_drop": _DROPPED_CAPABILITIES,
+        "pids_limit": _MAX_PROCESSES,
+        "log_config": LogConfig(type=LogConfig.types.JSON, config=_LOG_OPTIONS),
+        **_memory_options(deployment),
+        **_cpu_options(deployment.limits, deployment.requests, num_cpus),
+    }
+    if deployment.read_only_root_filesystem:
+        options |= {"read_only": True, "tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}}
+    if secrets_directory is not None:
+        options["binds"] = {secrets_directory: {"bind": _SECRETS_PATH, "mode": "ro"}}
+    return options
+
+
+def _memory_options(deployment: Deployment) -> dict[str, int]:
+    limit_bytes = memory_limit_bytes(deployment)
+    options: dict[str, int] = {}
+    if limit_bytes is not None:
+        # With both the same there is no swap.
+        options |= {"mem_limit": limit_bytes, "memswap_limit": limit_bytes}
+    if request := deployment.requests.get("memory"):
+        request_bytes = max(parse_memory_bytes(request), LEAST_MEMORY_BYTES)
+        options["mem_reservation"] = min(request_bytes, limit_bytes or request_bytes)
+    return options
+
+
+def _cpu_options(limits: Mapping[str, str], requests: Mapping[str, str], num_cpus: int) -> dict[str, int]:
+    """Return a hard limit, of at most all cores, and the share where cores are scarce."""
+    options = {}
+    if limit := limits.get("cpu"):
+        options["nano_cpus"] = round(_NANO * min(max(parse_cpus(limit), _LEAST_CPUS), num_cpus))
+    if request := requests.get("cpu"):
+        options["cpu_shares"] = max(_LEAST_SHARES, round(_SHARES_A_CPU * parse_cpus(request)))
+    return options

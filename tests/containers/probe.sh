@@ -1,0 +1,18 @@
+# The function of the runtimes' contract, a process a request: Http_Query says what to do, as `word=value`.
+value=${Http_Query#*=}
+case $Http_Query in
+    env=*) env ;;
+    secret=*) cat "${secret_mount_path:-/var/openfaas/secrets}/$value" ;;
+    secrets=*) ls -l "${secret_mount_path:-/var/openfaas/secrets}" ;;
+    print=*) echo "$value" >&2 ;;
+    flood=*) head -c "$value" /dev/zero | tr '\0' x | fold -w 1000 >&2 ;;
+    sleep=*) sleep "$value" ;;
+    hungry=*) head -c "$value" /dev/zero | tail -c "$value" >/dev/null ;;
+    write=*) echo written >"$value" && cat "$value" ;;
+    id=*) id ;;
+    limits=*) cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null ||
+        cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max ;;
+    reach=*) nc -w 2 "$value" 8080 </dev/null && echo reached || echo not reached ;;
+    fail=*) echo "failed as asked"; exit 3 ;;
+    *) env | grep '^Http_'; echo "body=$(cat)" ;;
+esac
