@@ -14,11 +14,11 @@ async def answer_text(send: Send, status: int, text: str, headers: _Headers = ()
     await answer(send, status, b"text/plain; charset=utf-8", (text + "\n").encode(), headers)
 
 
-async def answer_error(send: Send, error: LocalFaasError) -> None:
+async def answer_error(send: Send, error: LocalFaasError, headers: _Headers = ()) -> None:
     """Send an error as JSON, as invocations have them; those that pass by themselves with Retry-After."""
     body = json.dumps({"error": error.kind, "message": str(error)}).encode()
-    headers = [(b"retry-after", b"1")] if error.status in (429, 503) else []
-    await answer(send, error.status, b"application/json", body, headers)
+    retry_after = [(b"retry-after", b"1")] if error.status in (429, 503) else []
+    await answer(send, error.status, b"application/json", body, [*retry_after, *headers])
 
 
 async def answer(send: Send, status: int, content_type: bytes, body: bytes, headers: _Headers = ()) -> None:

@@ -85,6 +85,13 @@ def cli() -> None:
 )
 @click.option("--grace-seconds", type=click.FloatRange(0), default=10.0, show_default=True)
 @click.option("--default-timeout-seconds", type=click.FloatRange(0), default=60.0, show_default=True)
+@click.option(
+    "--client-patience-seconds",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="How long a client may keep the gateway waiting for its request, or leave its reply.",
+)
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
     r"""Serve the OpenFaaS API until SIGTERM.
@@ -101,7 +108,8 @@ def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What strangers send is no concern of the operator's; they are answered.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     run_command(lambda: serve_gateway(GatewayConfig(is_port_fallback=port_fallback, **options)))
 
 

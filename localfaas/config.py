@@ -43,6 +43,8 @@ class GatewayConfig:
     """Asynchronous calls that may wait, of all functions; the next is answered 429."""
     max_async_body_bytes: int = 4 << 20
     """The longest body of an asynchronous call; a longer one is answered 413."""
+    client_patience_seconds: float = 30.0
+    """A client that keeps the gateway waiting longer, for its request or to take its reply, is let go."""
 
     def timeout_seconds(self, exec_timeout_seconds: float | None) -> float:
         """Return how long a call of a function with that `exec_timeout` may take; 0 for no limit."""

@@ -2,12 +2,13 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from localfaas.config import write_atomically
 from localfaas.errors import BadRequest, ConfigurationError
@@ -32,7 +33,7 @@ def check_function_name(name: object) -> str:
     """
     if not is_dns_label(name):
         raise BadRequest(
-            f"function name {name!r} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
+            f"function name {name!r:.100} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
         )
     return name
 
@@ -107,11 +108,11 @@ def parse_deployment(body: object) -> Deployment:
     if not is_dns_label(namespace):
         raise BadRequest(f"namespace {namespace!r} cannot be one; create it by `faas-cli namespace create`")
     image = body.get("image")
-    if not isinstance(image, str) or not image:
+    if not _is_text(image) or not image:
         raise BadRequest("image is missing; it names what `localfaas build` has built")
     env_process = body.get("envProcess") or ""
-    if not isinstance(env_process, str) or "\0" in env_process:
-        raise BadRequest("envProcess has to be a string")
+    if not _is_command(env_process):
+        raise BadRequest("envProcess has to be a command line, with quotes that are closed")
     labels = _texts(body, "labels")
     labels.pop(NAME_LABEL, None)
     annotations = _texts(body, "annotations")
@@ -151,16 +152,38 @@ def _check_values(deployment: Deployment) -> None:
 
 def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
     values = body.get(key) or {}
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise BadRequest(f"{key} has to be an object whose values are strings")
+    if not isinstance(values, dict) or not all(map(_is_text, [*values, *values.values()])):
+        raise BadRequest(f"{key} has to be an object whose values are strings, without NUL")
     return dict(values)
 
 
 def _list(body: Mapping[str, Any], key: str) -> tuple[str, ...]:
     values = body.get(key) or []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BadRequest(f"{key} has to be a list of strings")
+    if not isinstance(values, list) or not all(map(_is_text, values)):
+        raise BadRequest(f"{key} has to be a list of strings, without NUL")
     return tuple(values)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Tell whether a value can be in a file, an environment and a command line: Unicode without NUL."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can write.
+        return False
+    return True
+
+
+def _is_command(value: object) -> TypeGuard[str]:
+    if not _is_text(value):
+        return False
+    try:
+        shlex.split(value)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class Functions:
         pool = self._pools.get(function.key)
         if pool is None:
             raise FunctionNotFound(
-                f"function {function.service!r} is not deployed in namespace {function.namespace!r}"
+                f"function {function.service!r:.100} is not deployed in namespace {function.namespace!r:.100}"
             )
         return pool
 

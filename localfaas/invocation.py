@@ -105,7 +105,7 @@ class Invocation:
             await self._call(replica, body if is_whole else self._stream_body(body))
         except LocalFaasError as error:
             if error.status >= 500:
-                _log.warning("call %s of %s: %s", self._call_id.decode(), self._pool.name, error)
+                _log.warning("call %s of %s: %s", self._call_id.decode("latin-1"), self._pool.name, error)
             if self._has_answered:
                 raise
             await self._answer_error(error)

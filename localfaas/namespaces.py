@@ -61,7 +61,7 @@ class FunctionName:
         """
         service, dot, own = text.partition(".")
         if dot and namespace and own != namespace:
-            raise BadRequest(f"function {text!r} is not in namespace {namespace!r}; say one of them")
+            raise BadRequest(f"function {text!r:.100} is not in namespace {namespace!r}; say one of them")
         return cls(service, own if dot else namespace or DEFAULT_NAMESPACE)
 
 
@@ -95,10 +95,10 @@ def parse_namespace(body: Mapping[str, Any], name: str = "") -> Namespace:
     asked = body.get("name") or name
     if not is_dns_label(asked):
         raise BadRequest(
-            f"namespace name {asked!r} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
+            f"namespace name {asked!r:.100} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
         )
     if name and asked != name:
-        raise BadRequest(f"the path says namespace {name!r}, the body {asked!r}")
+        raise BadRequest(f"the path says namespace {name!r:.100}, the body {asked!r:.100}")
     return Namespace(asked, _texts(body, "labels"), _texts(body, "annotations"))
 
 
@@ -141,7 +141,9 @@ class NamespaceStore:
             NamespaceNotFound: there is none of that name.
         """
         if name not in self._namespaces:
-            raise NamespaceNotFound(f"namespace {name!r} does not exist; there is {', '.join(self.names)}")
+            raise NamespaceNotFound(
+                f"namespace {name!r:.100} does not exist; there is {', '.join(self.names)}"
+            )
         return self._namespaces[name]
 
     def check(self, name: object) -> str:
@@ -154,8 +156,8 @@ class NamespaceStore:
             return DEFAULT_NAMESPACE
         if not isinstance(name, str) or name not in self._namespaces:
             raise BadRequest(
-                f"namespace {name!r} does not exist; create it by `faas-cli namespace create`, or use one of "
-                f"{', '.join(self.names)}"
+                f"namespace {name!r:.100} does not exist; create it by `faas-cli namespace create`, or use "
+                f"one of {', '.join(self.names)}"
             )
         return name
 

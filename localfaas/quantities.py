@@ -9,6 +9,7 @@ _QUANTITY = re.compile(
     r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<suffix>m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?", re.ASCII
 )
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_MAX_BYTES = 1 << 60
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -37,6 +38,8 @@ def parse_memory_bytes(text: str) -> int:
     num_bytes = int(_parse_quantity(text, "memory limit"))
     if num_bytes < 1:
         raise BadRequest(f"memory limit {text!r} is less than one byte; write it like 128Mi")
+    if num_bytes > _MAX_BYTES:
+        raise BadRequest(f"memory limit {text!r:.50} is more than a machine can have; write it like 128Mi")
     return num_bytes
 
 

@@ -16,6 +16,7 @@ ScaleType = Literal["capacity", "rps", "cpu"]
 
 _PREFIX = "com.openfaas.scale."
 _DEFAULT_MIN_REPLICAS, _DEFAULT_MAX_REPLICAS = 1, 5
+_MAX_WHOLE = 10_000
 _DEFAULT_TARGET = 50.0
 _DEFAULT_FACTOR_PERCENT = 20
 _DEFAULT_ZERO_SECONDS = 900.0
@@ -78,8 +79,10 @@ def _whole(labels: Mapping[str, str], name: str, default: int) -> int:
     text = labels.get(_PREFIX + name)
     if not text:
         return default
-    if not text.isascii() or not text.isdigit():
-        raise BadRequest(f"label {_PREFIX}{name} is {text!r}; it has to be a whole number")
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_WHOLE)):
+        raise BadRequest(
+            f"label {_PREFIX}{name} is {text!r:.50}; it has to be a whole number up to {_MAX_WHOLE}"
+        )
     return int(text)
 
 

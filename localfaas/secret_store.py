@@ -31,7 +31,7 @@ def check_secret_name(name: object) -> str:
     """
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARACTERS or not _NAME.fullmatch(name):
         raise BadRequest(
-            f"secret name {name!r} has to be up to {_MAX_NAME_CHARACTERS} of a-z, 0-9, - and ., with a "
+            f"secret name {name!r:.100} has to be up to {_MAX_NAME_CHARACTERS} of a-z, 0-9, - and ., with a "
             "letter or digit at either end"
         )
     return name

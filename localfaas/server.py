@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
@@ -23,6 +24,7 @@ from localfaas.async_queue import AsyncQueue
 from localfaas.async_store import CallStore
 from localfaas.auth import load_or_create_credentials
 from localfaas.autoscaler import Autoscaler
+from localfaas.client_connection import ClientConnection, ClientLimits, raise_descriptor_limit
 from localfaas.config import GatewayConfig, StatePaths, write_atomically
 from localfaas.errors import ConfigurationError, PortInUse
 from localfaas.gateway import Functions, Gateway
@@ -37,6 +39,10 @@ _BACKLOG = 2_048
 _CONTROL_THREADS = 8
 # Longer than clients keep a connection for its next request, so that none meets a closing one.
 _KEEP_ALIVE_SECONDS = 120
+# The rest is for replicas, which take three each, logs and files.
+_DESCRIPTORS_FOR_CLIENTS = 0.75
+_TICKS_PER_CHECK = 10
+_WARNING_PERIOD_SECONDS = 60.0
 
 
 def serve(config: GatewayConfig) -> None:
@@ -65,9 +71,13 @@ async def _serve(
     control = cast(AsgiApp, WSGIMiddleware(app, workers=_CONTROL_THREADS))
     later = AsyncEndpoint(queue, functions, config.max_async_body_bytes)
     gateway = Gateway(functions, load_or_create_credentials(paths), control, later, config)
+    limits = ClientLimits(
+        config.client_patience_seconds, int(_DESCRIPTORS_FOR_CLIENTS * raise_descriptor_limit())
+    )
     server_config = uvicorn.Config(
         gateway,
-        http="httptools",
+        http=cast(type[asyncio.Protocol], partial(ClientConnection, limits=limits)),
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -78,7 +88,7 @@ async def _serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(config.grace_seconds)),
     )
-    server = _Server(server_config, functions, queue, paths)
+    server = _Server(server_config, functions, queue, paths, limits)
     autoscaling = asyncio.get_running_loop().create_task(Autoscaler(functions).run())
     try:
         await functions.restore()
@@ -96,13 +106,39 @@ class _Server(uvicorn.Server):
     """Says where it listens once it does, and lets waiting requests go as soon as it is told to stop."""
 
     def __init__(
-        self, config: uvicorn.Config, functions: Functions, queue: AsyncQueue, paths: StatePaths
+        self,
+        config: uvicorn.Config,
+        functions: Functions,
+        queue: AsyncQueue,
+        paths: StatePaths,
+        limits: ClientLimits,
     ) -> None:
         super().__init__(config)
         self._functions = functions
         self._queue = queue
         self._paths = paths
         self._loop = asyncio.get_running_loop()
+        self._max_connections = limits.max_connections
+        self._checked_at = self._loop.time()
+        self._warned_at = self._checked_at - _WARNING_PERIOD_SECONDS
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look at every connection once a second; uvicorn calls this ten times as often."""
+        if counter % _TICKS_PER_CHECK == 0:
+            now = self._loop.time()
+            connections = cast(set[ClientConnection], self.server_state.connections)
+            for connection in tuple(connections):
+                connection.check(now - self._checked_at)
+            self._checked_at = now
+            if len(connections) > self._max_connections and now > self._warned_at + _WARNING_PERIOD_SECONDS:
+                self._warned_at = now
+                _log.warning(
+                    "%d connections are open; those above %d are answered 503: raise the limit of "
+                    "open files (`ulimit -n`)",
+                    len(connections),
+                    self._max_connections,
+                )
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -12,6 +12,8 @@ import httptools
 _READ_BYTES = 1 << 16
 # A server may close a connection that has been idle; a request sent at that moment would be lost.
 _MAX_IDLE_SECONDS = 1.0
+_MAX_HEAD_BYTES = 1 << 18
+_MAX_STATUS = 599
 
 Headers = list[tuple[bytes, bytes]]
 Address = str | tuple[str, int]
@@ -29,6 +31,7 @@ class _Reply:
     status: int = 0
     headers: Headers = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
+    num_head_bytes: int = 0
     has_headers: bool = False
     is_complete: bool = False
     is_sized: bool = False
@@ -176,6 +179,8 @@ class ReplicaConnection:
         except OSError as error:
             raise ReplyLost(str(error)) from error
         reply = self._reply
+        if not reply.has_headers:
+            reply.num_head_bytes += len(data)
         if not data:
             if reply.has_headers and not reply.is_sized:
                 # HTTP/1.0 style: the end of the connection is the end of the body.
@@ -184,5 +189,10 @@ class ReplicaConnection:
             raise ReplyLost("the connection ended within the reply")
         try:
             reply.parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise ReplyLost(f"the replica does not speak HTTP: {error}") from error
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # An upgrade is to another protocol, and nobody has asked for one.
+            raise ReplyLost(f"the replica does not speak HTTP: {error!r}") from error
+        if reply.status > _MAX_STATUS:
+            raise ReplyLost(f"the replica answered with the impossible status {reply.status}")
+        if not reply.has_headers and reply.num_head_bytes > _MAX_HEAD_BYTES:
+            raise ReplyLost(f"the replica's headers are above {_MAX_HEAD_BYTES} bytes")

@@ -104,6 +104,8 @@ class LiveGateway:
     project: Project
     state_dir: Path
     options: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    """Of its command line, such as a shell that sets a limit first."""
     process: subprocess.Popen[str] | None = None
     url: str = ""
 
@@ -122,6 +124,7 @@ class LiveGateway:
         with log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix,
                     sys.executable,
                     "-m",
                     "localfaas",
