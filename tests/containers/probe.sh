@@ -1,5 +1,5 @@
 # The function of the runtimes' contract, a process a request: Http_Query says what to do, as `word=value`.
-value=${Http_Query#*=}
+value=$(echo "${Http_Query#*=}" | sed 's,%2F,/,g')
 case $Http_Query in
     env=*) env ;;
     secret=*) cat "${secret_mount_path:-/var/openfaas/secrets}/$value" ;;
