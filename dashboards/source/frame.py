@@ -84,7 +84,12 @@ def render(spec: Spec) -> str:
         if x != GRID_WIDTH:
             raise ValueError(f"{spec.title}: the row that begins with panel {number - 1} is {x} wide, not 24")
         y += row.height
-    return json.dumps(built, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    plain = json.loads(json.dumps(built, cls=JSONEncoder))
+    for variable in plain["templating"]["list"]:
+        # the SDK gives all variables one id, by which Grafana 9.3 takes them for one variable
+        for name in ("id", "auto", "auto_count", "auto_min"):
+            variable.pop(name, None)
+    return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _builder(spec: Spec) -> builders.Dashboard:

@@ -186,8 +186,8 @@ _duration = lines(
 _queue = lines(
     About(
         "In flight and waiting",
-        "Requests inside the function, requests that wait for a replica, and asynchronous calls not yet "
-        "answered. Waiting and the queue are known of localfaas only.",
+        "Requests that came and are not answered, those of them that wait for a replica, and asynchronous "
+        "calls not answered yet. The last two are known of localfaas only.",
         units.Short,
     ),
     [

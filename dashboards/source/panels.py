@@ -78,7 +78,7 @@ def numbers(
         panel.reduce_options(reduced)
         .graph_mode(options.BigValueGraphMode.AREA if has_course else options.BigValueGraphMode.NONE)
         .color_mode(options.BigValueColorMode.VALUE)
-        .text_mode(options.BigValueTextMode.VALUE_AND_NAME if names else options.BigValueTextMode.VALUE)
+        .text_mode(options.BigValueTextMode.VALUE_AND_NAME if names else options.BigValueTextMode.AUTO)
         .orientation(options.VizOrientation.AUTO)
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
         .thresholds(_absolute(thresholds or style.always(style.NEUTRAL)))
