@@ -19,8 +19,9 @@ from peer.cli.settings import check_environment
 from peer.store import keys
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+FOLDERS = ("docs", "data", "deploy")
 DOCUMENTS = sorted(
-    [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / "data").rglob("*.md")]
+    [*CHECKOUT.glob("*.md"), *(path for name in FOLDERS for path in (CHECKOUT / name).rglob("*.md"))]
 )
 README = CHECKOUT / "README.md"
 PROTOCOL = CHECKOUT / "PROTOCOL.md"
@@ -109,7 +110,7 @@ def test_document_relative_links_resolve(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_document_paths_of_the_tree_exist(document: Path) -> None:
-    folders = "peer|localfaas|tests|scripts|functions|template|benchmarks|docs|data"
+    folders = "peer|localfaas|tests|scripts|functions|template|benchmarks|docs|data|deploy"
     text = re.sub(r"(https?:|runs/|~/)\S*", "", document.read_text())
     named = set(re.findall(rf"(?<![\w/.-])(?:{folders})/[\w/.-]*\w", text))
 
