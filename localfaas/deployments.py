@@ -152,8 +152,11 @@ def _check_values(deployment: Deployment) -> None:
 
 def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
     values = body.get(key) or {}
-    if not isinstance(values, dict) or not all(map(_is_text, [*values, *values.values()])):
+    if not isinstance(values, dict):
         raise BadRequest(f"{key} has to be an object whose values are strings, without NUL")
+    for name, value in values.items():
+        if not _is_text(name) or not _is_text(value):
+            raise BadRequest(f"{key} has to be an object whose values are strings, without NUL; see {name!r}")
     return dict(values)
 
 

@@ -23,6 +23,11 @@ class Gradient:
     counters: Tensor
     num_samples: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The lengths P, B and C."""
+        return len(self.values), len(self.buffers), len(self.counters)
+
 
 class WeightedMean:
     """The running sample-weighted mean of gradients, folded from the left in the order of `add`.
@@ -35,7 +40,13 @@ class WeightedMean:
         self._sum: Gradient | None = None
 
     def add(self, gradient: Gradient) -> None:
-        """Fold one more gradient in. Its tensors now belong to this object, which overwrites them."""
+        """Fold one more gradient in. Its tensors now belong to this object, which overwrites them.
+
+        Raises:
+            ValueError: it has other shapes than those before; nothing of it was folded in.
+        """
+        if self._sum is not None and gradient.shape != self._sum.shape:
+            raise ValueError(f"gradients of {self._sum.shape} and {gradient.shape} elements do not add up")
         values = gradient.values.mul_(gradient.num_samples)
         buffers = gradient.buffers.mul_(gradient.num_samples)
         if self._sum is None:

@@ -7,7 +7,7 @@ from peer import __version__
 from peer.errors import ConfigurationDiffers, ConfigurationError
 from peer.messages import PROTOCOL_VERSION, Message, ModelSpec, OptimizerSpec
 
-EXCHANGES = ("all_gather", "scatter_reduce")
+EXCHANGES = ("all_gather", "scatter_reduce", "in_function")
 """Names of the strategies in `peer.exchange`."""
 
 AUTOMATIC_EXCHANGE = "auto"
@@ -141,6 +141,8 @@ def validate(config: RunConfig) -> None:
             raise ConfigurationError(
                 f"--{name} is {getattr(config, name)!r}; it is one of {', '.join(known)}"
             )
+    if (config.compute, config.exchange) == ("local", "in_function"):
+        raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
     if config.optimizer.learning_rate <= 0:
         raise ConfigurationError(f"--learning-rate is {config.optimizer.learning_rate}; it must be above 0")
     if config.early_stop.patience and not config.evaluate_every:

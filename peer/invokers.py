@@ -11,18 +11,21 @@ import msgspec
 from peer import messages
 from peer.aggregation import Gradient
 from peer.config import GatewayAddress
-from peer.errors import InvocationFailed, ObjectMissing
-from peer.exchange.wire import decode_gradient
+from peer.errors import FunctionRefused, InvocationFailed, ObjectMissing
 from peer.gateway import Gateway
 from peer.learning.worker import Worker
 from peer.messages import (
+    AggregateReply,
+    AggregateRequest,
     EvaluateReply,
     EvaluateRequest,
     GradientReply,
     GradientRequest,
+    Message,
     MessageType,
     RemoteObject,
 )
+from peer.store.gradients import decode_gradient
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
 
@@ -49,9 +52,12 @@ class Invoker(Protocol):
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Return the reply; raises as `gradient`."""
 
+    def aggregate(self, request: AggregateRequest) -> AggregateReply:
+        """Return the reply, once the mean is stored; raises as `gradient`."""
+
 
 class FunctionInvoker:
-    """Invokes the functions `gradient` and `evaluate`; they hold no credentials but the URLs of a request.
+    """Invokes the functions; they hold no credentials but the URLs of a request.
 
     Args:
         store: signs the URLs and reads the results.
@@ -88,13 +94,15 @@ class FunctionInvoker:
         """Invoke `evaluate`; see `Invoker.gradient`."""
         return self._invoke("evaluate", request, EvaluateReply)
 
+    def aggregate(self, request: AggregateRequest) -> AggregateReply:
+        """Invoke `aggregate`; see `Invoker.gradient`."""
+        return self._invoke("aggregate", request, AggregateReply)
+
     @property
     def _valid_seconds(self) -> int:
         return int(2 * self._seconds) + _URL_MARGIN_SECONDS
 
-    def _invoke(
-        self, function: str, request: GradientRequest | EvaluateRequest, kind: type[MessageType]
-    ) -> MessageType:
+    def _invoke(self, function: str, request: Message, kind: type[MessageType]) -> MessageType:
         gateway = getattr(self._local, "gateway", None)
         if gateway is None:
             gateway = self._local.gateway = Gateway(self._address)
@@ -133,6 +141,10 @@ class LocalInvoker:
         """Evaluate; see `Invoker.gradient`."""
         with self._lock:
             return self._worker.evaluate(request)
+
+    def aggregate(self, request: AggregateRequest) -> AggregateReply:
+        """Refuse: peers that compute themselves have no functions (`peer.config.validate` says so before)."""
+        raise FunctionRefused(f"round {request.round}: --compute local has no function to aggregate")
 
     def _fetch(self, remote: RemoteObject) -> bytearray:
         return self._store.get(remote.url, remote.length)

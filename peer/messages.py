@@ -93,6 +93,26 @@ class EvaluateRequest(SamplesRequest, frozen=True):
     """Count the loss and the correct predictions of these ranges at these weights."""
 
 
+class WeightedObject(Message, frozen=True):
+    """A gradient, or a part of one, that the receiver may read, and the samples that it is the mean of."""
+
+    object: RemoteObject
+    num_samples: int
+
+
+class AggregateRequest(Message, frozen=True):
+    """Fold these parts of gradients, in this order, into their mean, and put it under `result_url`."""
+
+    protocol: int
+    run: str
+    round: int
+    peer: int
+    invocation: int
+    attempt: str
+    parts: list[WeightedObject]
+    result_url: str
+
+
 class Usage(Message, frozen=True):
     """What one invocation used. Seconds by phase; memory in bytes, 0 where the kernel does not tell.
 
@@ -134,6 +154,15 @@ class EvaluateReply(Message, frozen=True):
     """The evaluation of the request's samples."""
 
     evaluation: Evaluation
+    usage: Usage
+
+
+class AggregateReply(Message, frozen=True):
+    """The mean lies under the request's result URL, with this length and xxh3-128 checksum."""
+
+    length: int
+    checksum: str
+    num_samples: int
     usage: Usage
 
 

@@ -40,7 +40,7 @@ from peer.store.servers import (
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = ("gradient", "evaluate")
+FUNCTIONS = ("gradient", "evaluate", "aggregate")
 MOST_REPLICAS = 5
 """What OpenFaaS Community Edition allows a function."""
 

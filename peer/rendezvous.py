@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
-from peer.messages import MessageType, PeerManifest, ReducedManifest
+from peer.messages import MessageType, PeerManifest, ReducedManifest, StoredObject
 from peer.store import keys
 from peer.store.retry import Patience, retry
 from peer.store.s3 import Store
@@ -72,11 +72,20 @@ class Rendezvous:
                 )
             yield manifest
 
-    def publish_reduced(self, manifest: ReducedManifest) -> None:
-        """Make the part of the mean that this peer reduced visible; raises as `publish`."""
+    def publish_reduced(self, part: StoredObject, own: PeerManifest) -> str:
+        """Make this peer's part of the mean visible, and return the key that says so; raises as `publish`."""
         self._membership.confirm()
-        key = keys.reduced_manifest(self._run, self._generation, manifest.round, manifest.peer)
-        self._store.put_message(key, manifest)
+        key = keys.reduced_manifest(self._run, self._generation, own.round, own.peer)
+        reduced = ReducedManifest(
+            run=own.run,
+            generation=own.generation,
+            round=own.round,
+            peer=own.peer,
+            incarnation=own.incarnation,
+            part=part,
+        )
+        self._store.put_message(key, reduced)
+        return key
 
     def reduced(self, round_number: int, peer: int) -> ReducedManifest:
         """Return where a peer's part of the mean is, as soon as it says so; raises PeerLost as `collect`."""

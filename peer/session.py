@@ -170,11 +170,12 @@ class _Session:
                 on_written=metrics.add_checkpoint,
             )
             state = starting_state(store, config, start, checkpoints)
-            means = Means(invoker_for(config, self.surroundings, store), fan_out, garbage, clock, work)
+            invoker = invoker_for(config, self.surroundings, store)
+            means = Means(invoker, fan_out, garbage, clock, work)
             parts = Parts(
                 weights=published,
                 compute=self._compute(dataset, means),
-                exchange=exchange.create(config.exchange, store, rendezvous),
+                exchange=exchange.create(config.exchange, store, rendezvous, invoker, fan_out),
                 rendezvous=rendezvous,
                 checkpoints=checkpoints,
                 garbage=garbage,

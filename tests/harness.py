@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 
 from peer import runs
-from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
+from peer.config import EXCHANGES, GatewayAddress, Liveness, RunConfig, RunStart
 from peer.learning.datasets import catalogue
 from peer.local_peers import train_locally
 from peer.messages import ModelSpec, OptimizerSpec
@@ -41,6 +41,9 @@ SMALL = RunConfig(
     checkpoint_every=2,
     invocation_seconds=60.0,
 )
+WITHOUT_FUNCTIONS = tuple(name for name in EXCHANGES if name != "in_function")
+"""Strategies that peers can follow alone."""
+
 IMPATIENT = Liveness(heartbeat_seconds=0.25, peer_seconds=3.0, join_seconds=20.0)
 
 OnRecord = Callable[[RoundRecord], None]

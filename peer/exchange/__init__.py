@@ -1,28 +1,35 @@
 """Exchange strategies: how every peer comes to hold the mean of all gradients, bit for bit the same."""
 
-from collections.abc import Callable
-
 from peer.errors import ConfigurationError
 from peer.exchange.all_gather import AllGather
+from peer.exchange.in_function import InFunction
 from peer.exchange.interface import Exchange, Exchanged
 from peer.exchange.scatter_reduce import ScatterReduce
+from peer.fanout import FanOut
+from peer.invokers import Invoker
 from peer.rendezvous import Rendezvous
 from peer.store.s3 import Store
 
-__all__ = ["STRATEGIES", "Exchange", "Exchanged", "create"]
-
-STRATEGIES: dict[str, Callable[[Store, Rendezvous], Exchange]] = {
-    "all_gather": AllGather,
-    "scatter_reduce": ScatterReduce,
-}
+__all__ = ["Exchange", "Exchanged", "create"]
 
 
-def create(name: str, store: Store, rendezvous: Rendezvous) -> Exchange:
-    """Return the strategy of this name.
+def create(name: str, store: Store, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut) -> Exchange:
+    """Return the strategy of this name, one of `peer.config.EXCHANGES`.
+
+    Args:
+        name: of the strategy.
+        store: where gradients are put and fetched.
+        rendezvous: this peer's.
+        invoker: for what functions do.
+        fan_out: tries that again where it fails.
 
     Raises:
         ConfigurationError: there is none.
     """
-    if name not in STRATEGIES:
-        raise ConfigurationError(f"--exchange is {name!r}; it is one of {', '.join(STRATEGIES)}")
-    return STRATEGIES[name](store, rendezvous)
+    if name == "all_gather":
+        return AllGather(store, rendezvous)
+    if name == "scatter_reduce":
+        return ScatterReduce(store, rendezvous)
+    if name == "in_function":
+        return InFunction(store, rendezvous, invoker, fan_out)
+    raise ConfigurationError(f"--exchange {name!r} is not known")

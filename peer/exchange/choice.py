@@ -46,6 +46,9 @@ class Estimate:
 def estimates(gradient_bytes: int, num_peers: int, link: Link) -> list[Estimate]:
     """Return an estimate a strategy, the fastest first; of equal ones the simpler.
 
+    `in_function` is not among them: it moves as many bytes one after the other, and pays only where functions
+    are nearer to the store than peers are, which a peer cannot measure.
+
     All-gather puts its gradient and a manifest, then reads a manifest and a gradient a peer, the gradients
     beside the next manifests. Scatter-reduce does so with one part of P of each, puts what it reduced and a
     manifest of that, and reads P-1 manifests and parts once more (`benchmarks/exchange.py` compares).

@@ -7,8 +7,8 @@ from functools import partial
 
 from peer.aggregation import Gradient
 from peer.errors import ObjectCorrupt
-from peer.exchange.wire import decode_gradient, encode_gradient
 from peer.messages import StoredObject
+from peer.store.gradients import decode_gradient, encode_gradient
 from peer.store.s3 import Store
 
 _AT_ONCE = 4
@@ -36,8 +36,8 @@ def get(store: Store, stored: StoredObject, num_samples: int, like: Gradient) ->
         ObjectCorrupt: it has others, or is not what its manifest says.
     """
     found = decode_gradient(store.get(stored.key, stored.length, stored.checksum), num_samples)
-    if _shape(found) != _shape(like):
-        raise ObjectCorrupt(f"{stored.key} has {_shape(found)} elements, not {_shape(like)}: another model?")
+    if found.shape != like.shape:
+        raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")
     return found
 
 
@@ -55,10 +55,6 @@ def ahead(fetches: Iterable[Callable[[], Gradient]]) -> Iterator[Gradient]:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
-
-
-def _shape(gradient: Gradient) -> tuple[int, int, int]:
-    return len(gradient.values), len(gradient.buffers), len(gradient.counters)
 
 
 def _put_named(store: Store, named: tuple[str, Gradient]) -> StoredObject:

@@ -22,13 +22,13 @@ import msgspec
 from peer import errors, messages
 from peer.learning.models import BUILT_IN_MODELS, check_allowed
 from peer.learning.worker import DEFAULT_CACHE_BYTES, Worker
-from peer.messages import EvaluateRequest, GradientRequest, Refusal, RemoteObject
+from peer.messages import AggregateRequest, EvaluateRequest, GradientRequest, Refusal, RemoteObject
 from peer.store.tensors import EncodedTensors
 from peer.store.transfer import HttpTransfer
 
 log = logging.getLogger(__name__)
 
-Request = TypeVar("Request", GradientRequest, EvaluateRequest)
+Request = TypeVar("Request", GradientRequest, EvaluateRequest, AggregateRequest)
 Reply = dict[str, Any]
 
 # the first class that fits names the error; what is not here is the function server's: 500, or 507 for memory
@@ -131,12 +131,10 @@ class Service:
         except errors.PeerlessError as error:
             return _refused(error, request)
 
-    def _check_allowed(self, request: GradientRequest | EvaluateRequest) -> None:
-        check_allowed(request.model, self._settings.models)
-        urls = [request.weights.url, *(part.url for part in request.data.parts)]
-        if isinstance(request, GradientRequest):
-            urls.append(request.result_url)
-        for origin in {_origin(url) for url in urls} - self._settings.store_origins:
+    def _check_allowed(self, request: GradientRequest | EvaluateRequest | AggregateRequest) -> None:
+        if not isinstance(request, AggregateRequest):
+            check_allowed(request.model, self._settings.models)
+        for origin in {_origin(url) for url in _urls(request)} - self._settings.store_origins:
             allowed = ", ".join(sorted(self._settings.store_origins)) or "nothing"
             raise errors.FunctionRefused(
                 f"store {origin[:200]} is not allowed here: add it to the function's environment variable "
@@ -169,7 +167,17 @@ def _other_version(body: bytes) -> Refusal | None:
     )
 
 
-def _refused(error: errors.PeerlessError, request: GradientRequest | EvaluateRequest) -> Reply:
+def _urls(request: GradientRequest | EvaluateRequest | AggregateRequest) -> list[str]:
+    """Return every address that a request makes the function read or write."""
+    if isinstance(request, AggregateRequest):
+        return [request.result_url, *(part.object.url for part in request.parts)]
+    read = [request.weights.url, *(part.url for part in request.data.parts)]
+    return [*read, request.result_url] if isinstance(request, GradientRequest) else read
+
+
+def _refused(
+    error: errors.PeerlessError, request: GradientRequest | EvaluateRequest | AggregateRequest
+) -> Reply:
     status, name = next(
         ((status, name) for kind, status, name in _REFUSALS if isinstance(error, kind)), (500, "internal")
     )

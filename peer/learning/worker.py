@@ -1,4 +1,4 @@
-"""Answers gradient and evaluation requests: inside a function, and inside a peer that computes for itself."""
+"""Answers requests: inside a function, and inside a peer that computes for itself."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from peer.aggregation import WeightedMean
 from peer.errors import FunctionRefused
 from peer.learning import preprocess
 from peer.learning.cache import Cache
@@ -16,6 +17,8 @@ from peer.learning.models import ModelInput, build, check_allowed, input_of
 from peer.learning.threads import use_one_thread
 from peer.learning.usage import Phases, usage
 from peer.messages import (
+    AggregateReply,
+    AggregateRequest,
     DataParts,
     EvaluateReply,
     EvaluateRequest,
@@ -27,6 +30,7 @@ from peer.messages import (
 )
 from peer.store import tensors
 from peer.store.checksums import verify
+from peer.store.gradients import decode_gradient, encode_gradient
 
 Fetch = Callable[[RemoteObject], bytearray]
 Upload = Callable[[str, tensors.EncodedTensors], None]
@@ -123,6 +127,41 @@ class Worker:
                 loss=loss,
             )
         return EvaluateReply(evaluation=evaluation, usage=usage(phases, is_cold_start=self._take_cold()))
+
+    def aggregate(self, request: AggregateRequest) -> AggregateReply:
+        """Return the reply, once the mean of the request's parts is stored under its result URL.
+
+        Folded in the request's order, so that the bits are those that a peer would get. Needs memory for two
+        parts, however many there are.
+
+        Raises:
+            FunctionRefused: there is no part, or their shapes differ; nothing was stored.
+            StoreError: as `gradient`.
+        """
+        use_one_thread()
+        phases = Phases()
+        if not request.parts:
+            raise FunctionRefused("there is nothing to aggregate: send at least one part")
+        mean = WeightedMean()
+        for part in request.parts:
+            with phases.phase("fetch"):
+                gradient = decode_gradient(self._fetched(part.object), part.num_samples)
+            with phases.phase("compute"):
+                try:
+                    mean.add(gradient)
+                except ValueError as error:
+                    raise FunctionRefused(str(error)) from error
+        result = mean.result()
+        with phases.phase("upload"):
+            encoded = encode_gradient(result)
+            checksum = encoded.xxh3()
+            self._upload(request.result_url, encoded)
+        return AggregateReply(
+            length=encoded.length,
+            checksum=checksum,
+            num_samples=result.num_samples,
+            usage=usage(phases, is_cold_start=self._take_cold()),
+        )
 
     def _take_cold(self) -> bool:
         is_cold, self._is_cold = self._is_cold, False

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from harness import IMPATIENT, Runner
+from harness import IMPATIENT, WITHOUT_FUNCTIONS, Runner
 
 from peer import runs, training
 from peer.aggregation import Gradient
-from peer.config import EXCHANGES, Liveness, RunStart
+from peer.config import Liveness, RunStart
 from peer.decisions import Decision
 from peer.errors import (
     CheckpointError,
@@ -55,7 +55,7 @@ def undisturbed(local_runner: Runner) -> str:
     return local_runner.train("undisturbed", **LOCAL)[0].weights.checksum
 
 
-@pytest.mark.parametrize("strategy", EXCHANGES)
+@pytest.mark.parametrize("strategy", WITHOUT_FUNCTIONS)
 def test_killed_peer_is_named_and_resume_ends_with_the_same_weights(
     local_runner: Runner, undisturbed: str, strategy: str
 ) -> None:

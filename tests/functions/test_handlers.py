@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from peer import messages
+from peer.aggregation import Gradient, WeightedMean
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import SHUFFLED, TRAIN, DatasetManifest
 from peer.learning.flat import Layout
@@ -23,6 +24,8 @@ from peer.learning.serving import Settings
 from peer.learning.shards import locate, plan_shards
 from peer.learning.worker import Worker
 from peer.messages import (
+    AggregateReply,
+    AggregateRequest,
     Batch,
     DataParts,
     EvaluateReply,
@@ -32,12 +35,15 @@ from peer.messages import (
     ModelSpec,
     Refusal,
     RemoteObject,
+    WeightedObject,
 )
 from peer.store import tensors
+from peer.store.gradients import decode_gradient, encode_gradient
 from peer.store.s3 import Store
 from peer.store.servers import free_port
 
 FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
+NAMES = ("gradient", "evaluate", "aggregate")
 VALID_SECONDS = 600
 RESULT_KEY = "runs/test/result"
 
@@ -127,7 +133,7 @@ def site(store: Store, monkeypatch: pytest.MonkeyPatch) -> Site:
     endpoint = f"{parts.scheme}://{parts.netloc}"
     monkeypatch.setenv("peerless_store_origins", f"http://elsewhere:9000, {endpoint}")
     monkeypatch.setenv("peerless_models", "cnn,squeezenet1_1")
-    handlers = {function: load_handler(function) for function in ("gradient", "evaluate")}
+    handlers = {function: load_handler(function) for function in NAMES}
     return Site(store, catalogue.push(store, "synthetic-100", held_out=0), handlers, endpoint)
 
 
@@ -160,10 +166,68 @@ def test_evaluate_handler_counts_every_sample(site: Site) -> None:
     assert evaluation.loss_sum > 0
 
 
+def weighted(site: Site, number: int, length: int = 1_000) -> tuple[Gradient, WeightedObject]:
+    generator = torch.Generator().manual_seed(number)
+    values = torch.randn(length, generator=generator)
+    gradient = Gradient(values, torch.empty(0), torch.empty(0).long(), 8 + number)
+    encoded = encode_gradient(gradient)
+    key = f"runs/test/part-{number}"
+    site.store.put(key, encoded.chunks, encoded.length)
+    remote = site.remote(key, encoded.length, encoded.xxh3())
+    return gradient, WeightedObject(remote, gradient.num_samples)
+
+
+def aggregate_request(site: Site, parts: list[WeightedObject]) -> AggregateRequest:
+    result_url = site.store.sign_put(RESULT_KEY, VALID_SECONDS)
+    return AggregateRequest(messages.PROTOCOL_VERSION, "test", 1, 2, 0, "0", parts, result_url)
+
+
+def test_aggregate_handler_stores_the_bits_of_the_left_fold(site: Site) -> None:
+    gradients, parts = zip(*(weighted(site, number) for number in range(3)), strict=True)
+
+    status, body = site.invoke("aggregate", messages.encode(aggregate_request(site, list(parts))))
+
+    reply = messages.decode(body, AggregateReply)
+    expected = WeightedMean()
+    for gradient in gradients:
+        expected.add(gradient)
+    found = decode_gradient(site.store.get(RESULT_KEY, reply.length, reply.checksum), reply.num_samples)
+    assert status == 200
+    assert reply.num_samples == 8 + 9 + 10
+    assert torch.equal(found.values, expected.result().values)
+
+
+def test_aggregate_handler_without_parts_is_a_bad_request(site: Site) -> None:
+    status, refusal = site.refused("aggregate", messages.encode(aggregate_request(site, [])))
+
+    assert (status, refusal.error) == (400, "bad_request")
+    assert "at least one part" in refusal.message
+
+
+def test_aggregate_handler_of_unequal_parts_is_a_bad_request(site: Site) -> None:
+    parts = [weighted(site, 0)[1], weighted(site, 1, length=999)[1]]
+
+    status, refusal = site.refused("aggregate", messages.encode(aggregate_request(site, parts)))
+
+    assert (status, refusal.error) == (400, "bad_request")
+    assert "do not add up" in refusal.message
+    assert site.store.head(RESULT_KEY) is None
+
+
+def test_aggregate_handler_of_another_store_is_not_allowed(site: Site) -> None:
+    _, part = weighted(site, 0)
+    remote = msgspec.structs.replace(part.object, url="http://attacker.example/part")
+    request = aggregate_request(site, [msgspec.structs.replace(part, object=remote)])
+
+    status, refusal = site.refused("aggregate", messages.encode(request))
+
+    assert (status, refusal.error) == (403, "not_allowed")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b"\xff\xfe", b'{"protocol": 1}', b"[" * 100_000, b'{"protocol": "1"}']
 )
-@pytest.mark.parametrize("function", ["gradient", "evaluate"])
+@pytest.mark.parametrize("function", NAMES)
 def test_handler_something_else_is_a_bad_request(site: Site, function: str, body: bytes) -> None:
     status, refusal = site.refused(function, body)
 
@@ -322,7 +386,7 @@ def test_settings_of_an_empty_environment_allow_built_in_models_and_no_store() -
     assert settings.cache_bytes == 256 << 20
 
 
-@pytest.mark.parametrize("function", ["gradient", "evaluate"])
+@pytest.mark.parametrize("function", NAMES)
 def test_requirements_of_a_function_are_among_the_projects(function: str) -> None:
     with (FUNCTIONS.parent / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]["dependencies"]

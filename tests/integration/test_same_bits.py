@@ -60,8 +60,11 @@ def test_run_computed_by_the_peers_has_the_same_weights(runner: Runner, referenc
     assert results[0].weights.checksum == reference
 
 
-def test_run_that_exchanges_in_another_way_has_the_same_weights(runner: Runner, reference: str) -> None:
-    results = runner.train("scatter-reduce", exchange="scatter_reduce")
+@pytest.mark.parametrize("strategy", EXCHANGES)
+def test_run_has_the_same_weights_however_it_exchanges(
+    runner: Runner, reference: str, strategy: str
+) -> None:
+    results = runner.train(f"by-{strategy}", exchange=strategy)
 
     assert {result.weights.checksum for result in results} == {reference}
 

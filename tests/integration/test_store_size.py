@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from harness import Runner
+from harness import WITHOUT_FUNCTIONS, Runner
 
-from peer.config import EXCHANGES
 from peer.store import keys
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,7 @@ def test_store_after_200_rounds_is_as_large_as_after_20(local_runner: Runner) ->
     assert long == pytest.approx(short, rel=0.1)
 
 
-@pytest.mark.parametrize("strategy", EXCHANGES)
+@pytest.mark.parametrize("strategy", WITHOUT_FUNCTIONS)
 def test_finished_run_has_only_its_result_and_two_checkpoints(local_runner: Runner, strategy: str) -> None:
     local_runner.train(strategy, compute="local", rounds=6, evaluate_every=0, exchange=strategy)
 

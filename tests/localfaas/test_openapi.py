@@ -90,7 +90,7 @@ def check(value: object, schema: dict[str, Any], where: str) -> None:
 
 
 def test_every_route_is_documented_and_nothing_else() -> None:
-    app = create_control_api(cast(Any, None), cast(Any, None), "", cast(Any, None))
+    app = create_control_api(cast(Any, None), cast(Any, None), cast(Any, None))
     served = {
         (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()

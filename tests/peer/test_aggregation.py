@@ -51,3 +51,14 @@ def test_mean_in_another_order_has_other_bits_and_in_the_same_order_the_same() -
 def test_mean_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no gradients"):
         WeightedMean().result()
+
+
+def test_mean_of_unequal_shapes_raises_and_keeps_what_it_has() -> None:
+    mean = WeightedMean()
+    mean.add(gradient(1, 64))
+    other = Gradient(torch.ones(3), torch.ones(5), torch.tensor([1, 7]), 1)
+
+    with pytest.raises(ValueError, match="do not add up"):
+        mean.add(other)
+
+    torch.testing.assert_close(mean.result().values, gradient(1, 64).values)

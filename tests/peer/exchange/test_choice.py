@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from harness import WITHOUT_FUNCTIONS
 
-from peer.config import EXCHANGES
 from peer.exchange.choice import Link, choose, estimates, probe
 from peer.store import keys
 from peer.store.s3 import Store
@@ -15,7 +15,7 @@ SLOW = Link(latency_seconds=0.02, bytes_per_second=65e6)
 def test_estimates_have_every_strategy_the_fastest_first() -> None:
     found = estimates(100_000_000, 8, SLOW)
 
-    assert {estimate.strategy for estimate in found} == set(EXCHANGES)
+    assert {estimate.strategy for estimate in found} == set(WITHOUT_FUNCTIONS)
     assert found[0].seconds <= found[1].seconds
 
 
@@ -52,6 +52,6 @@ def test_probe_takes_latency_out_of_the_rate(store: Store) -> None:
 def test_choose_leaves_nothing_and_says_why(store: Store) -> None:
     strategy, reason = choose(store, "run", 1_000_000, 4)
 
-    assert strategy in EXCHANGES and reason.startswith(f"{strategy}: ")
-    assert all(name in reason for name in EXCHANGES) and "MB/s" in reason
+    assert strategy in WITHOUT_FUNCTIONS and reason.startswith(f"{strategy}: ")
+    assert all(name in reason for name in WITHOUT_FUNCTIONS) and "MB/s" in reason
     assert store.head(keys.probe("run")) is None

@@ -1,0 +1,78 @@
+"""Exchange by functions: part k of all gradients is reduced next to the store, where peer k asks for it."""
+
+from msgspec.structs import replace
+
+from peer.aggregation import Gradient
+from peer.errors import ObjectCorrupt
+from peer.exchange.interface import Exchanged
+from peer.exchange.parts import assemble, cut
+from peer.exchange.reduced import gather, part_for, part_key, reduced_key
+from peer.exchange.traffic import ahead, put_all
+from peer.fanout import FanOut
+from peer.invokers import Invoker
+from peer.messages import (
+    PROTOCOL_VERSION,
+    AggregateRequest,
+    PeerManifest,
+    RemoteObject,
+    StoredObject,
+    WeightedObject,
+)
+from peer.rendezvous import Rendezvous
+from peer.store.s3 import Store
+
+
+class InFunction:
+    """Up one gradient, down one; the function `aggregate` reads P parts and writes one, for each peer."""
+
+    def __init__(self, store: Store, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut) -> None:
+        self._store = store
+        self._rendezvous = rendezvous
+        self._invoker = invoker
+        self._fan_out = fan_out
+
+    def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
+        """Return the mean over all peers; see `Exchange.run`. Raises FunctionError as the fan-out does."""
+        num_peers = self._rendezvous.num_peers
+        pieces = cut(own, num_peers)
+        named = [(part_key(manifest, peer), piece) for peer, piece in enumerate(pieces)]
+        manifest = replace(manifest, parts=put_all(self._store, named), num_samples=own.num_samples)
+        self._rendezvous.publish(manifest)
+
+        manifests = list(self._rendezvous.collect(manifest))
+        left = self._rendezvous.objects_of(manifest)
+        stored = self._aggregate(manifests, manifest, left)
+        left.append(self._rendezvous.publish_reduced(stored, manifest))
+        num_samples = sum(theirs.num_samples for theirs in manifests)
+        fetches = gather(self._store, self._rendezvous, pieces, manifest, num_samples)
+        return Exchanged(assemble(own, num_peers, ahead(fetches)), manifests, left)
+
+    def _aggregate(self, manifests: list[PeerManifest], own: PeerManifest, left: list[str]) -> StoredObject:
+        """Have this peer's part of all gradients reduced; each attempt has its own key, added to `left`."""
+
+        def attempt(number: int) -> StoredObject:
+            key = reduced_key(own, str(number))
+            left.append(key)
+            request = AggregateRequest(
+                protocol=PROTOCOL_VERSION,
+                run=own.run,
+                round=own.round,
+                peer=own.peer,
+                invocation=0,
+                attempt=str(number),
+                parts=[self._weighted(theirs, own) for theirs in manifests],
+                result_url=self._invoker.writable(key),
+            )
+            reply = self._invoker.aggregate(request)
+            return StoredObject(key=key, length=reply.length, checksum=reply.checksum)
+
+        (stored,) = self._fan_out.run([attempt])
+        return stored
+
+    def _weighted(self, theirs: PeerManifest, own: PeerManifest) -> WeightedObject:
+        part, length = part_for(own.peer, theirs), part_for(own.peer, own).length
+        if part.length != length:
+            raise ObjectCorrupt(f"{part.key} has {part.length} bytes, not {length}: another model?")
+        url = self._invoker.readable(part.key)
+        remote = RemoteObject(url=url, length=part.length, checksum=part.checksum)
+        return WeightedObject(object=remote, num_samples=theirs.num_samples)
