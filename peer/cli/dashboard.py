@@ -1,20 +1,32 @@
 """`peerless dashboard` and `peerless top`: a run and its functions, live."""
 
 import ipaddress
+import sys
+import time
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.live import Live
 
+from peer import messages
 from peer.cli.connections import gateway_address, gateway_options, store_address, store_options
 from peer.cli.options import Command, Count, Declared, declare, option
 from peer.cli.run_options import run_name
+from peer.companions import Companion
+from peer.config import GatewayAddress
 from peer.errors import ConfigurationError, PeerlessError
+
+if TYPE_CHECKING:
+    from peer.dashboard.collector import Collector
+    from peer.dashboard.sources import Places
 
 DEFAULT_PORT = 8090
 
+_FRAME_SECONDS = 1.0
 _LOOPBACK = "127.0.0.1"
 
 
@@ -76,7 +88,57 @@ def dashboard(run: str | None, host: str, port: int | None, is_opened: bool, **o
     serve(listening, places, access, say)
 
 
-def _places(run: str | None, options: dict[str, Any]) -> Any:
+def page(state_dir: Path, port: int) -> Companion:
+    """Return the page of a platform, as a program beside it."""
+    place = ["--host", _LOOPBACK, "--state-dir", str(state_dir.absolute())]
+    command = [sys.executable, "-P", "-m", "peer", "dashboard", *place]
+    return Companion("dashboard", port, lambda port: [*command, "--port", str(port)], "/healthz")
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  peerless top
+  peerless top digits --once
+  peerless top --json | jq .findings
+""",
+)
+@click.argument("run", type=run_name, required=False)
+@option("--once", "is_once", is_flag=True, help="Print one frame; so it is without a terminal.")
+@option("--json", "as_json", is_flag=True, help="Print what /api/state answers, once.")
+@_place_options
+def top(run: str | None, is_once: bool, as_json: bool, **options: Any) -> None:
+    """Show a run and its functions in the terminal, live, until control-C."""
+    from peer.dashboard.collector import Collector
+    from peer.dashboard.terminal import frame
+
+    collector = Collector(_places(run, options))
+    try:
+        if as_json:
+            click.echo(messages.encode(collector.read_once()))
+        elif is_once or not sys.stdout.isatty():
+            Console().print(frame(collector.read_once()))
+        else:
+            _show_frames(collector)
+    finally:
+        collector.stop()
+
+
+def _show_frames(collector: "Collector") -> None:
+    """Show a frame a second until control-C, which is no error here."""
+    from peer.dashboard.terminal import frame
+
+    state = collector.read_once()
+    collector.start()
+    with suppress(KeyboardInterrupt), Live(frame(state), screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(_FRAME_SECONDS)
+            collector.watch()
+            live.update(frame(collector.compose()), refresh=True)
+
+
+def _places(run: str | None, options: dict[str, Any]) -> "Places":
     """Return where everything is.
 
     Raises:
@@ -96,7 +158,7 @@ def _places(run: str | None, options: dict[str, Any]) -> Any:
     return Places(lambda: gateway_address(options), lambda: store_address(options), runs_dir, run)
 
 
-def _gateway_with_password(host: str, options: dict[str, Any]) -> Any:
+def _gateway_with_password(host: str, options: dict[str, Any]) -> GatewayAddress:
     problem = f"--host {host} can be reached from elsewhere, so the page asks for the gateway's password"
     try:
         address = gateway_address(options)

@@ -7,7 +7,7 @@ import sys
 import click
 
 from peer import __version__
-from peer.cli.dashboard import dashboard
+from peer.cli.dashboard import dashboard, top
 from peer.cli.data import data
 from peer.cli.explain import explain
 from peer.cli.options import option
@@ -57,7 +57,7 @@ def cli(verbose: bool) -> None:
     )
 
 
-for command in (up, down, status, doctor, data, train, explain, peer, resume, runs, dashboard):
+for command in (up, down, status, doctor, data, train, explain, peer, resume, runs, dashboard, top):
     cli.add_command(command)
 
 

@@ -18,8 +18,9 @@ from peer.cli.connections import (
     store_address,
     store_options,
 )
+from peer.cli.dashboard import DEFAULT_PORT, page
 from peer.cli.options import Command, Count, option
-from peer.errors import FileNotWritten, FunctionError, PeerlessError
+from peer.errors import FileNotWritten, FunctionError, PeerlessError, PlatformError
 from peer.gateway import Gateway
 from peer.platform import FUNCTIONS, Platform, PlatformOptions
 from peer.processes import has_ended
@@ -61,21 +62,25 @@ Examples:
     show_default="one a core, at most 5",
     help="Replicas of the gradient function.",
 )
+@option("--dashboard", "is_shown", is_flag=True, help="Serve the live page (`peerless dashboard`), too.")
+@option("--dashboard-port", type=_PORTS, default=DEFAULT_PORT, help="Another is taken, and said.")
 @state_options
-def up(stack: Path | None, state_dir: Path, **options: Any) -> None:
+def up(stack: Path | None, state_dir: Path, is_shown: bool, dashboard_port: int, **options: Any) -> None:
     """Start the store and the gateway, and deploy stack.yml. What runs already is kept."""
     platform = Platform(state_dir)
-    platform.up(
-        PlatformOptions(state_dir, stack or _default_stack(), **options),
-        lambda text: click.echo(text, err=True),
-    )
+    platform.up(PlatformOptions(state_dir, stack or _default_stack(), **options), _say)
+    if is_shown:
+        try:
+            platform.accompany(page(state_dir, dashboard_port), _say)
+        except PlatformError as error:
+            _say(f"the live page is not there, everything else is: {error}")
 
 
 @click.command(cls=Command, epilog="Example: peerless down")
 @state_options
 def down(state_dir: Path) -> None:
     """Stop what `peerless up` started. Data and deployments are kept."""
-    Platform(state_dir).down(lambda text: click.echo(text, err=True))
+    Platform(state_dir).down(_say)
 
 
 @click.command(cls=Command, epilog="Example: peerless status --json | jq .parts")
@@ -142,6 +147,10 @@ def doctor(as_json: bool, **options: Any) -> None:
         for name, finding in findings.items():
             click.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name:<18} {finding['text']}")
     sys.exit(exit_code)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _default_stack() -> Path:

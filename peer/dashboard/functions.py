@@ -11,6 +11,7 @@ from peer.dashboard.state import FunctionState, InvocationRow, OomMark
 SECONDS_A_POINT = 2.0
 """Between two values of a function's memory history."""
 
+_NAMESPACE = "openfaas-fn"
 _MOST_FUNCTIONS = 100
 _MOST_MARKS = 50
 _POINTS = 120
@@ -24,7 +25,7 @@ class FunctionHistory:
         self._ratios: dict[str, deque[float | None]] = {}
         self._marks: dict[str, deque[OomMark]] = {}
         self._kills: dict[str, float] = {}
-        self._next_point_at = 0.0
+        self._point_at: float | None = None
         self.functions: list[FunctionState] = []
         self.invocations: list[InvocationRow] = []
 
@@ -38,22 +39,29 @@ class FunctionHistory:
         """
         listed = {str(entry.get("name", "")): entry for entry in listing if entry.get("name")}
         scrape = scrape or Scrape({})
-        names = {label: label.rpartition(".")[0] or label for label in scrape.values_of("function_name")}
-        names |= {f"{name}.{entry.get('namespace') or 'openfaas-fn'}": name for name, entry in listed.items()}
-        labels = sorted(names)[:_MOST_FUNCTIONS]
-        for label in labels:
+        labels = scrape.values_of("function_name")
+        labels |= {f"{name}.{entry.get('namespace') or _NAMESPACE}" for name, entry in listed.items()}
+        names = {label: label.removesuffix(f".{_NAMESPACE}") for label in sorted(labels)[:_MOST_FUNCTIONS]}
+        for label in names:
             self._remember(label, scrape, now)
-        is_point = now >= self._next_point_at
-        if is_point:
-            self._next_point_at = now + SECONDS_A_POINT
+        num_points = self._points_until(now)
         self.functions = [
-            self._function(label, names[label], scrape, listed.get(names[label], {}), is_point)
-            for label in labels
+            self._function(label, names[label], scrape, listed.get(names[label], {}), num_points)
+            for label in names
         ]
-        self.invocations = [self._row(label, names[label], scrape) for label in labels]
+        self.invocations = [self._row(label, names[label], scrape) for label in names]
         for memory in (self._ratios, self._marks, self._kills):
-            for gone in memory.keys() - set(labels):
+            for gone in memory.keys() - names.keys():
                 del memory[gone]
+
+    def _points_until(self, now: float) -> int:
+        """Return how many points of memory history are due: more than one after a pause in reading."""
+        if self._point_at is None:
+            self._point_at = now
+            return 1
+        due = int((now - self._point_at) / SECONDS_A_POINT)
+        self._point_at += due * SECONDS_A_POINT
+        return due
 
     def _remember(self, label: str, scrape: Scrape, now: float) -> None:
         def add(key: str, name: str, **labels: str) -> None:
@@ -74,7 +82,7 @@ class FunctionHistory:
         self._kills[label] = kills
 
     def _function(
-        self, label: str, name: str, scrape: Scrape, listed: Mapping[str, Any], is_point: bool
+        self, label: str, name: str, scrape: Scrape, listed: Mapping[str, Any], num_points: int
     ) -> FunctionState:
         def read(metric: str) -> float | None:
             return scrape.total(metric, function_name=label)
@@ -90,8 +98,8 @@ class FunctionHistory:
         limit = read("localfaas_memory_limit_bytes")
         ratio = working_set / limit if working_set is not None and limit else None
         ratios = self._ratios.setdefault(label, deque(maxlen=_POINTS))
-        if is_point:
-            ratios.append(ratio)
+        if num_points:
+            ratios.extend([*[None] * min(num_points - 1, _POINTS), ratio])
         pressure = self._window.rate(f"pressure {label}")
         cold_starts = read("localfaas_cold_start_seconds_count")
         cold_seconds = read("localfaas_cold_start_seconds_sum")

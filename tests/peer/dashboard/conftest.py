@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import StoreServer
 from pages import FakeGateway, Page, Runs, StartPage, until
+from parts import program
+from playwright.sync_api import Browser, sync_playwright
 
 
 @pytest.fixture
@@ -78,3 +80,13 @@ def runs(nanio_server: StoreServer, tmp_path: Path) -> Iterator[Runs]:
     found = Runs(nanio_server.new_address(), tmp_path / "runs")
     yield found
     found.store.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; of a module only, since its event loop would be in the way of others' tests."""
+    path = program("chromium", "install Debian's package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
