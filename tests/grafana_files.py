@@ -36,4 +36,4 @@ def expressions(dashboard: dict[str, Any]) -> Iterator[str]:
 
 def filled_in(expr: str) -> str:
     """Return the expression with a value for each variable of Grafana's; the dashboard's choose all."""
-    return re.sub(r"\$(\w+)", lambda name: VARIABLES.get(name[1], ".+"), expr)
+    return re.sub(r"\$([a-z_]\w*)", lambda name: VARIABLES.get(name[1], ".+"), expr)

@@ -1,18 +1,21 @@
-"""Write `dashboards/grafana/*.json`: python -m dashboards.source."""
+"""Write what Grafana reads, the dashboards and the alerting: python -m dashboards.source."""
 
 import sys
 from pathlib import Path
 
-from dashboards.source import functions, peers, store, training
+from dashboards.source import alerting, functions, peers, store, training
 from dashboards.source.frame import Spec, render
 
-FOLDER = Path(__file__).parents[1] / "grafana"
+HERE = Path(__file__).parents[1]
+FOLDER = HERE / "grafana"
+ALERTING = HERE / "provisioning" / "alerting" / "peerless.yaml"
 SPECS: tuple[Spec, ...] = (training.SPEC, functions.SPEC, peers.SPEC, store.SPEC)
 
 
 def rendered() -> dict[Path, str]:
-    """Return every dashboard's file and its text."""
-    return {FOLDER / f"{spec.uid}.json": render(spec) for spec in SPECS}
+    """Return every file that is written, and its text."""
+    dashboards = {FOLDER / f"{spec.uid}.json": render(spec) for spec in SPECS}
+    return dashboards | {ALERTING: alerting.render()}
 
 
 def main() -> None:

@@ -8,11 +8,18 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
-from dashboards.source import events
+from dashboards.source.events import events
 from dashboards.source.panels import DATA_SOURCE, Built, Panel
 
 GRID_WIDTH = 24
 TAG = "peerless"
+NAMES = {
+    "peerless-training": "Training",
+    "peerless-functions": "Functions",
+    "peerless-peers": "Peers and exchange",
+    "peerless-store": "Store",
+}
+"""Every dashboard's name by its uid, which is its file's name and never changes: bookmarks hold on to it."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Spec:
-    """One dashboard. Its uid is its file's name and never changes: links and bookmarks hold on to it."""
+    """One dashboard.
+
+    Attributes:
+        checkpoints: whether they are marked unless a person switches them off.
+    """
 
     uid: str
-    title: str
     description: str
     variables: Sequence[builders.QueryVariable]
     rows: Sequence[Row] = field(default_factory=list)
+    checkpoints: bool = False
+
+    @property
+    def title(self) -> str:
+        """Return the title, under which search finds all dashboards side by side."""
+        return f"{TAG} / {NAMES[self.uid]}"
 
 
 def runs(*, several: bool) -> builders.QueryVariable:
@@ -92,6 +108,16 @@ def render(spec: Spec) -> str:
     return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def panel_id(spec: Spec, title: str) -> int:
+    """Return the number of the panel of that title: of the curve, where a figure on top shares it."""
+    numbers: list[int] = [
+        panel["id"] for panel in json.loads(render(spec))["panels"] if panel["title"] == title
+    ]
+    if not numbers:
+        raise ValueError(f"{spec.title} has no panel {title!r}")
+    return numbers[-1]
+
+
 def _builder(spec: Spec) -> builders.Dashboard:
     made = (
         builders.Dashboard(spec.title)
@@ -107,18 +133,14 @@ def _builder(spec: Spec) -> builders.Dashboard:
         .with_variable(
             builders.DatasourceVariable("datasource").label("Data source").type("prometheus").multi(False)
         )
-        .link(
-            builders.DashboardLink("peerless")
-            .type(dashboard.DashboardLinkType.DASHBOARDS)
-            .tags([TAG])
-            .include_vars(True)
-            .keep_time(True)
-            .as_dropdown(False)
-        )
     )
+    for uid, name in NAMES.items():
+        if uid != spec.uid:
+            link = builders.DashboardLink(name).type(dashboard.DashboardLinkType.LINK).url(f"/d/{uid}")
+            made.link(link.icon("dashboard").include_vars(True).keep_time(True))
     for variable in spec.variables:
         made.with_variable(variable)
-    made.annotations([Built(event) for event in events.EVENTS])
+    made.annotations([Built(event) for event in events(checkpoints=spec.checkpoints)])
     return made
 
 

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models import units
 
 from dashboards.source import style
 from dashboards.source.frame import Row, Spec, functions
-from dashboards.source.panels import About, Query, bars, heat, lines, marks, numbers
+from dashboards.source.panels import About, Query, bars, grew, heat, lines, marks, numbers
 
 _F = '{function_name=~"$function"}'
 _NAME = "{{function_name}}"
@@ -91,7 +91,9 @@ _memory_bytes = lines(
         Query(f"function:memory_working_set_bytes:sum{_F}", f"{_NAME} all replicas"),
         Query(f"function:memory_limit_bytes{_F}", f"{_NAME} limit of one"),
     ],
-    colours=[("/limit of one$/", style.LIMIT)],
+    colours=[*style.BY_FUNCTION, ("/limit of one$/", style.LIMIT)],
+    dashed=["/limit of one$/"],
+    thin=["/all replicas$/"],
 )
 _pressure = lines(
     About(
@@ -126,12 +128,12 @@ _events = marks(
     ),
     [
         Query(
-            f"sum by (function_name) (increase(localfaas_oom_kills_total{_F}[$__rate_interval])) "
-            f"or function:oom_kills:increase5m{_F}",
+            f"({grew(f'localfaas_oom_kills_total{_F}', 'function_name')} "
+            f"or function:oom_kills:increase5m{_F}) > 0",
             f"{_NAME} OOM kills",
         ),
         Query(
-            f"sum by (function_name) (increase(localfaas_cold_start_seconds_count{_F}[$__rate_interval]))",
+            f"{grew(f'localfaas_cold_start_seconds_count{_F}', 'function_name')} > 0",
             f"{_NAME} cold starts",
         ),
     ],
@@ -172,8 +174,8 @@ _errors = lines(
 _duration_heat = heat(
     About(
         "Duration",
-        "Invocations by how long they took, the darker the more. Two bands are two kinds of invocation, or "
-        "cold starts.",
+        "Invocations by how long they took; the more, the further from the background's colour. Two bands "
+        "are two kinds of invocation, or cold starts.",
         units.Seconds,
     ),
     Query(f"sum by (le) (increase(gateway_functions_seconds_bucket{_F}[$__rate_interval]))", "{{le}}"),
@@ -204,14 +206,13 @@ _queue = lines(
 
 SPEC = Spec(
     uid="peerless-functions",
-    title="peerless / Functions",
     description="Resource use and memory pressure of every function, on localfaas and on OpenFaaS.",
     variables=[functions()],
     rows=[
         Row(6, [(8, _memory_now), (6, _pressure_now), (5, _kills_now), (5, _errors_now)]),
         Row(9, [(12, _memory_ratio), (12, _memory_bytes)], title="Memory"),
-        Row(8, [(8, _pressure), (8, _reclaims), (8, _events)]),
-        Row(8, [(8, _duration_heat), (8, _duration), (8, _cpu)], title="Invocations"),
-        Row(8, [(8, _invocations), (8, _errors), (4, _replicas), (4, _queue)]),
+        Row(9, [(8, _pressure), (8, _reclaims), (8, _events)]),
+        Row(9, [(8, _duration_heat), (8, _duration), (8, _cpu)], title="Invocations"),
+        Row(9, [(8, _invocations), (8, _errors), (4, _replicas), (4, _queue)]),
     ],
 )

@@ -69,11 +69,12 @@ def numbers(
     thresholds: style.Steps | None = None,
     no_value: str = "–",
     names: bool = False,
+    course: bool = True,
 ) -> stat.Panel:
     """Return large figures: the last of each series, the colour by its threshold, its course behind it."""
     panel = _begin(stat.Panel(), about, queries)
     reduced = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
-    has_course = not any(query.at_end for query in queries)
+    has_course = course and not any(query.at_end for query in queries)
     return (
         panel.reduce_options(reduced)
         .graph_mode(options.BigValueGraphMode.AREA if has_course else options.BigValueGraphMode.NONE)
@@ -94,8 +95,12 @@ def bars(
     colours: style.Colours = (),
     largest: float | None = None,
     link: dashboard.DashboardLink | None = None,
+    title_size: int = 14,
 ) -> bargauge.Panel:
-    """Return one horizontal bar a series: what is compared at a glance, by colour and length."""
+    """Return one horizontal bar a series: what is compared at a glance, by colour and length.
+
+    Where bars are so many that names stand beside them, Grafana gives names of up to 11 pixels their room.
+    """
     panel = _begin(bargauge.Panel(), about, queries)
     mode = dashboard.FieldColorModeId.THRESHOLDS if thresholds else dashboard.FieldColorModeId.PALETTE_CLASSIC
     panel = (
@@ -104,6 +109,7 @@ def bars(
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .show_unfilled(True)
         .min_viz_height(16)
+        .text(common.VizTextDisplayOptions().title_size(title_size).value_size(20))
         .color_scheme(builders.FieldColor().mode(mode))
         .thresholds(_absolute(thresholds or style.always(style.NEUTRAL)))
         .min(0)
@@ -126,14 +132,18 @@ def lines(
     smallest: float | None = 0,
     largest: float | None = None,
     limits: style.Steps | None = None,
-    logarithmic: bool = False,
+    dashed: Sequence[str] = (),
+    thin: Sequence[str] = (),
 ) -> timeseries.Panel:
-    """Return curves over time; `limits` are drawn as lines, `stacked` is for parts of a whole."""
+    """Return curves over time; `limits` are drawn as lines, `stacked` is for parts of a whole.
+
+    Series whose names match a pattern of `dashed` or `thin` are drawn so.
+    """
     panel = _begin(timeseries.Panel(), about, queries)
     panel = (
         _legend(panel)
         .line_width(1 if stacked else 2)
-        .fill_opacity(60 if stacked else 8)
+        .fill_opacity(60 if stacked else 0)
         .show_points(options.VisibilityMode.AUTO)
         .point_size(4)
         .span_nulls(60_000)
@@ -144,10 +154,12 @@ def lines(
     )
     if stacked:
         panel.stacking(common.StackingConfig().group("A").mode(options.StackingMode.NORMAL))
-    if logarithmic:
-        scale = common.ScaleDistributionConfig().type(options.ScaleDistribution.LOG).log(10)
-        panel.scale_distribution(scale)
-    elif smallest is not None:
+    for pattern in dashed:
+        line = {"fill": "dash", "dash": [10, 6]}
+        panel.override_by_regexp(pattern, [_custom("lineStyle", line)])
+    for pattern in thin:
+        panel.override_by_regexp(pattern, [_custom("lineWidth", 1)])
+    if smallest is not None:
         panel.min(smallest)
     if largest is not None:
         panel.max(largest)
@@ -159,7 +171,7 @@ def lines(
 
 
 def marks(about: About, queries: Sequence[Query], *, colours: style.Colours) -> timeseries.Panel:
-    """Return bars over time: events that are rare, counted where they happen."""
+    """Return bars over time: events that are rare, one query of `grew` or several."""
     panel = _begin(timeseries.Panel(), about, queries)
     panel = (
         _legend(panel, calcs=["sum"])
@@ -172,6 +184,7 @@ def marks(about: About, queries: Sequence[Query], *, colours: style.Colours) -> 
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
         .min(0)
         .axis_soft_max(1)
+        .no_value("none")
     )
     return _coloured(panel, colours)
 
@@ -218,6 +231,14 @@ def states(about: About, query: Query) -> statetimeline.Panel:
     )
 
 
+def grew(counter: str, by: str) -> str:
+    """Return an expression for how much a counter grew in each step: whole numbers, whose sum is the total.
+
+    `increase` extrapolates, and its windows overlap: one event would be four marks of a third each.
+    """
+    return f"sum by ({by}) (clamp_min({counter} - {counter} offset $__interval, 0))"
+
+
 class Built(Builder[Model]):
     """A finished model where the SDK asks for a builder."""
 
@@ -255,6 +276,11 @@ def _legend(panel: timeseries.Panel, calcs: Sequence[str] = ("lastNotNull", "max
 
 def _absolute(steps: style.Steps) -> builders.ThresholdsConfig:
     return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def _custom(name: str, value: object) -> dashboard.DynamicConfigValue:
+    """Return what an override sets of a field's drawing."""
+    return dashboard.DynamicConfigValue(id_val=f"custom.{name}", value=value)
 
 
 def _coloured(panel: Kind, colours: style.Colours) -> Kind:

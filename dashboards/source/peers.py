@@ -4,7 +4,7 @@ from grafana_foundation_sdk.models import units
 
 from dashboards.source import style
 from dashboards.source.frame import Row, Spec, peers, runs
-from dashboards.source.panels import About, Query, bars, lines, marks, numbers
+from dashboards.source.panels import About, Query, bars, grew, lines, marks, numbers
 
 _P = '{run=~"$run", peer=~"$peer"}'
 _OWN = '{run=~"$run", peer=~"$peer", phase!="exchange"}'
@@ -23,7 +23,7 @@ _own_now = bars(
         units.Seconds,
         2,
     ),
-    [Query(_own_seconds, _NAME, at_end=True)],
+    [Query(f"sort_desc({_own_seconds})", _NAME, at_end=True)],
     colours=style.BY_PEER,
 )
 _straggler_now = bars(
@@ -34,14 +34,15 @@ _straggler_now = bars(
         units.Short,
         2,
     ),
-    [Query(f"({_own_seconds}) / scalar(quantile(0.5, {_own_seconds}))", _NAME, at_end=True)],
+    [Query(f"sort_desc(({_own_seconds}) / scalar(quantile(0.5, {_own_seconds})))", _NAME, at_end=True)],
     thresholds=style.STRAGGLING,
     largest=2,
 )
 _waiting_now = bars(
     About(
         "Waiting in the exchange, of a round",
-        "Share of a round from putting the own gradient to having everybody's. The slow peer waits least.",
+        "Share of a round from putting the own gradient to having the mean of everybody's; with in_function "
+        "the function aggregate works then, too. The slow peer waits least.",
         units.PercentUnit,
         0,
     ),
@@ -54,7 +55,13 @@ _peers_now = numbers(
     [Query(f"count(count by (run, peer) (peerless_build_info{_P}))", "peers")],
 )
 _bytes_a_round = numbers(
-    About("Bytes a round", "Put and got by one peer in one round, mean of the peers.", units.BytesSI, 1),
+    About(
+        "Bytes a round",
+        "Put and got by one peer in one round, mean of the peers. With all_gather they grow with the number "
+        "of peers; with scatter_reduce and in_function they stay below three gradients.",
+        units.BytesSI,
+        1,
+    ),
     [
         Query(
             f"sum(increase(peerless_object_bytes_total{_BY_PEERS}[$__range])) "
@@ -123,15 +130,11 @@ _last_round = lines(
 _bytes = lines(
     About(
         "Bytes, by peer",
-        "Bytes a second put into and got from the store by the peer itself.",
+        "Bytes a second put into and got from the store by the peer itself. What differs between peers is "
+        "who publishes the weights and writes checkpoints, in turn.",
         units.BytesPerSecondSI,
     ),
-    [
-        Query(
-            f"sum by (peer, kind) (rate(peerless_object_bytes_total{_P}[$__rate_interval]))",
-            f"{{{{kind}}}} {_NAME}",
-        )
-    ],
+    [Query(f"sum by (peer) (rate(peerless_object_bytes_total{_BY_PEERS}[$__rate_interval]))", _NAME)],
     colours=style.BY_PEER,
 )
 _function_phases = bars(
@@ -144,8 +147,8 @@ _function_phases = bars(
     ),
     [
         Query(
-            f"sum by (phase) (increase(peerless_function_seconds_total{_P}[$__range])) "
-            f"/ ignoring (phase) group_left () sum(increase(peerless_invocations_total{_P}[$__range]))",
+            f"sort_desc(sum by (phase) (increase(peerless_function_seconds_total{_P}[$__range])) "
+            f"/ ignoring (phase) group_left () sum(increase(peerless_invocations_total{_P}[$__range])))",
             "{{phase}}",
             at_end=True,
         )
@@ -155,16 +158,11 @@ _function_phases = bars(
 _retries = marks(
     About(
         "Retries",
-        "Attempts that were repeated, by the error that made it so. FunctionOutOfMemory: see *Functions*.",
+        "Attempts that were repeated, by the error that made it so. OutOfMemory: see *Functions*.",
         units.Short,
         0,
     ),
-    [
-        Query(
-            f"sum by (reason) (increase(peerless_retries_total{_P}[$__rate_interval])) > 0",
-            "{{reason}}",
-        )
-    ],
+    [Query(f"{grew(f'peerless_retries_total{_P}', 'reason')} > 0", "{{reason}}")],
     colours=[("/Memory/", style.BAD)],
 )
 _invocations = lines(
@@ -182,14 +180,13 @@ _invocations = lines(
 
 SPEC = Spec(
     uid="peerless-peers",
-    title="peerless / Peers and exchange",
     description="Which peer is slow, who waits for whom, and what the exchange costs.",
     variables=[runs(several=False), peers()],
     rows=[
         Row(7, [(8, _own_now), (8, _straggler_now), (8, _waiting_now)]),
         Row(4, [(6, _peers_now), (6, _bytes_a_round), (6, _compression), (6, _retries_now)]),
-        Row(8, [(8, _own), (8, _waiting), (8, _rounds)], title="Peers"),
-        Row(8, [(8, _last_round), (8, _bytes), (8, _invocations)]),
-        Row(8, [(12, _function_phases), (12, _retries)], title="Invocations"),
+        Row(9, [(8, _own), (8, _waiting), (8, _rounds)], title="Peers"),
+        Row(9, [(8, _last_round), (8, _bytes), (8, _invocations)]),
+        Row(9, [(12, _function_phases), (12, _retries)], title="Invocations"),
     ],
 )

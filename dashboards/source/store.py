@@ -4,7 +4,7 @@ from grafana_foundation_sdk.models import units
 
 from dashboards.source import style
 from dashboards.source.frame import Row, Spec, peers, runs
-from dashboards.source.panels import About, Query, bars, heat, lines, marks, numbers
+from dashboards.source.panels import About, Query, bars, grew, heat, lines, marks, numbers
 
 _P = '{run=~"$run", peer=~"$peer"}'
 _OPERATION = "{{operation}}"
@@ -12,7 +12,7 @@ _OPERATION = "{{operation}}"
 
 def _quantile(share: float) -> str:
     buckets = f"sum by (operation, le) (rate(peerless_store_request_seconds_bucket{_P}[$__rate_interval]))"
-    return f"histogram_quantile({share}, {buckets})"
+    return f"histogram_quantile({share}, {buckets}) >= 0"  # of no requests it is NaN
 
 
 _slow_now = bars(
@@ -23,6 +23,7 @@ _slow_now = bars(
         3,
     ),
     [Query(_quantile(0.95), _OPERATION)],
+    colours=style.BY_OPERATION,
 )
 _errors_now = numbers(
     About(
@@ -76,6 +77,7 @@ _requests = lines(
             _OPERATION,
         )
     ],
+    colours=style.BY_OPERATION,
 )
 _seconds = lines(
     About(
@@ -84,11 +86,13 @@ _seconds = lines(
         units.Seconds,
     ),
     [Query(_quantile(0.95), _OPERATION)],
+    colours=style.BY_OPERATION,
 )
 _seconds_heat = heat(
     About(
         "Seconds a request",
-        "Requests of all operations by how long they took, the darker the more.",
+        "Requests of all operations by how long they took; the more, the further from the background's "
+        "colour.",
         units.Seconds,
     ),
     Query(f"sum by (le) (increase(peerless_store_request_seconds_bucket{_P}[$__rate_interval]))", "{{le}}"),
@@ -100,18 +104,14 @@ _bytes = lines(
         units.BytesPerSecondSI,
     ),
     [Query(f"sum by (operation) (rate(peerless_store_bytes_total{_P}[$__rate_interval]))", _OPERATION)],
+    colours=style.BY_OPERATION,
 )
 _errors = marks(
     About(
         "Errors, by operation", "Requests that failed; each is tried again with a back-off.", units.Short, 0
     ),
-    [
-        Query(
-            f"sum by (operation) (increase(peerless_store_errors_total{_P}[$__rate_interval])) > 0",
-            _OPERATION,
-        )
-    ],
-    colours=[("/./", style.BAD)],
+    [Query(f"{grew(f'peerless_store_errors_total{_P}', 'operation')} > 0", _OPERATION)],
+    colours=style.BY_OPERATION,
 )
 _minio_requests = lines(
     About(
@@ -137,13 +137,12 @@ _minio_waiting = lines(
 
 SPEC = Spec(
     uid="peerless-store",
-    title="peerless / Store",
     description="Requests, errors, seconds and bytes of the object store, as peers and as MinIO see them.",
     variables=[runs(several=False), peers()],
     rows=[
         Row(6, [(8, _slow_now), (4, _errors_now), (4, _requests_now), (4, _rate_now), (4, _full_now)]),
-        Row(8, [(8, _requests), (8, _bytes), (8, _seconds)], title="As the peers see it"),
-        Row(8, [(12, _seconds_heat), (12, _errors)]),
-        Row(8, [(8, _minio_requests), (8, _minio_traffic), (8, _minio_waiting)], title="As MinIO sees it"),
+        Row(9, [(8, _requests), (8, _bytes), (8, _seconds)], title="As the peers see it"),
+        Row(9, [(12, _seconds_heat), (12, _errors)]),
+        Row(9, [(8, _minio_requests), (8, _minio_traffic), (8, _minio_waiting)], title="As MinIO sees it"),
     ],
 )

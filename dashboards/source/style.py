@@ -19,12 +19,26 @@ PHASES = {
     "average": "#8AB8FF",
     "exchange": "#FF9830",
     "update": "#73BF69",
+    # of an invocation, beside compute
+    "load_model": "#CA95E5",
+    "fetch": "#5794F2",
+    "preprocess": "#8AB8FF",
+    "upload": "#FF9830",
+    "other": "#9FA7B3",
+}
+OPERATIONS = {
+    "get": "#5794F2",
+    "put": "#B877D9",
+    "head": "#8AB8FF",
+    "delete": "#FADE2A",
+    "list": "#9FA7B3",
 }
 FUNCTIONS = {"gradient": "#B877D9", "evaluate": "#FADE2A", "aggregate": "#8AB8FF"}
 
 Colours = Sequence[tuple[str, str]]
 BY_PEER: Colours = [(f"/peer {rank}$/", colour) for rank, colour in enumerate(PEERS)]
 BY_PHASE: Colours = [(f"/^{phase}/", colour) for phase, colour in PHASES.items()]
+BY_OPERATION: Colours = [(f"/^{operation}$/", colour) for operation, colour in OPERATIONS.items()]
 BY_FUNCTION: Colours = [(f"/^{name}\\b/", colour) for name, colour in FUNCTIONS.items()]
 
 Steps = list[Threshold]

@@ -70,6 +70,7 @@ _alerts_now = numbers(
     ),
     [Query('count(ALERTS{alertstate="firing"}) or vector(0)', "alerts")],
     thresholds=style.ANY_IS_BAD,
+    course=False,
 )
 
 _phases_now = bars(
@@ -83,6 +84,7 @@ _phases_now = bars(
     [Query(f"avg by (phase) (peer:phase_seconds:ratio{_RUN})", "{{phase}}")],
     colours=style.BY_PHASE,
     largest=1,
+    title_size=11,
 )
 _memory_now = bars(
     About(
@@ -107,8 +109,8 @@ _peers_now = bars(
     ),
     [
         Query(
-            f"sum by (peer) (increase(peerless_phase_seconds_total{_OWN}[$__range])) "
-            f"/ sum by (peer) (increase(peerless_rounds_total{_RUN}[$__range]))",
+            f"sort_desc(sum by (peer) (increase(peerless_phase_seconds_total{_OWN}[$__range])) "
+            f"/ sum by (peer) (increase(peerless_rounds_total{_RUN}[$__range])))",
             "peer {{peer}}",
             at_end=True,
         )
@@ -135,6 +137,7 @@ _accuracy = lines(
         Query(f"avg by (run) (peerless_accuracy_ratio{_RUN})", "{{run}} training"),
         Query(f"avg by (run) (peerless_validation_accuracy_ratio{_RUN})", "{{run}} held out"),
     ],
+    smallest=None,
     largest=1,
 )
 _phases = lines(
@@ -194,16 +197,18 @@ _alerts = states(
         units.Short,
     ),
     Query(
-        'max by (alertname, function_name, run, peer) (ALERTS{alertstate="firing"})',
-        "{{alertname}} {{function_name}} {{run}} {{peer}}",
+        # the namespace would push the name out of sight
+        "max by (alertname, function, run, peer) (label_replace("
+        'ALERTS{alertstate="firing"}, "function", "$1", "function_name", "(.+)[.].+"))',
+        "{{alertname}} {{function}} {{run}} {{peer}}",
     ),
 )
 
 SPEC = Spec(
     uid="peerless-training",
-    title="peerless / Training",
     description="Loss and accuracy, rounds and their phases, bytes and alerts of a training run.",
     variables=[runs(several=True)],
+    checkpoints=True,
     rows=[
         Row(
             4,

@@ -11,7 +11,7 @@ from grafana_files import FILES, VARIABLES, expressions, filled_in, loaded, pane
 from grafana_foundation_sdk.models import units
 from parts import program
 
-from dashboards.source.__main__ import rendered
+from dashboards.source.__main__ import ALERTING, rendered
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROVISIONING = CHECKOUT / "dashboards" / "provisioning"
@@ -28,11 +28,9 @@ dashboards = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def test_dashboards_that_are_committed_are_what_the_source_writes() -> None:
-    written = {path.name: path.read_text() for path in FILES}
+    written = {path: path.read_text() for path in [*FILES, ALERTING]}
 
-    assert written == {path.name: text for path, text in rendered().items()}, (
-        "run: python -m dashboards.source"
-    )
+    assert written == rendered(), "run: python -m dashboards.source"
 
 
 @dashboards
@@ -109,7 +107,7 @@ def test_expressions_use_only_variables_that_the_dashboard_has(path: Path) -> No
     names = {variable["name"] for variable in dashboard["templating"]["list"]}
 
     for expr in expressions(dashboard):
-        assert set(re.findall(r"\$\{?(\w+)", expr)) <= names | set(VARIABLES), expr
+        assert set(re.findall(r"\$\{?([a-z_]\w*)", expr)) <= names | set(VARIABLES), expr
     for variable in dashboard["templating"]["list"]:
         assert variable["type"] == "datasource" or variable["refresh"] == 2, variable["name"]
 
@@ -123,12 +121,12 @@ def test_rates_are_over_the_rate_interval(path: Path) -> None:
 
 
 @dashboards
-def test_counters_are_shown_as_rates_or_increases(path: Path) -> None:
+def test_counters_are_shown_as_rates_or_as_what_they_grew(path: Path) -> None:
     for panel in panels(loaded(path)):
         for target in panel["targets"]:
-            for counter in re.finditer(r"\b\w+_total\b", target["expr"]):
-                before = target["expr"][: counter.start()]
-                is_counted = re.search(r"\b(rate|increase)\($", before)
+            expr = re.sub(r"clamp_min\((\S+?({.*?})?) - \1 offset \$__interval, 0\)", "", target["expr"])
+            for counter in re.finditer(r"\b\w+_total\b", expr):
+                is_counted = re.search(r"\b(rate|increase)\($", expr[: counter.start()])
                 assert is_counted or counter[0] in GAUGES, (panel["title"], counter[0])
 
 
@@ -143,6 +141,22 @@ def test_every_expression_is_one_that_prometheus_can_parse(tmp_path: Path) -> No
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(rules) > 50
+
+
+def test_each_alert_of_prometheus_is_told_by_grafana_with_the_panel_that_shows_why() -> None:
+    rules = yaml.safe_load((CHECKOUT / "dashboards/prometheus/rules/alerts.yml").read_text())
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    (group,) = yaml.safe_load(ALERTING.read_text())["groups"]
+    shown = {(path.stem, str(panel["id"])) for path in FILES for panel in panels(loaded(path))}
+
+    assert sorted(rule["title"] for rule in group["rules"]) == sorted(alerts)
+    for rule in group["rules"]:
+        notes = rule["annotations"]
+        assert f'alertname="{rule["title"]}"' in rule["data"][0]["model"]["expr"]
+        assert (notes["__dashboardUid__"], notes["__panelId__"]) in shown
+        # one dollar would be a variable of the environment
+        assert re.findall(r"\$+labels\.(\w+)", notes["summary"])
+        assert "$" not in notes["summary"].replace("$$", "")
 
 
 def test_provisioned_data_source_is_that_of_the_environment() -> None:
