@@ -157,10 +157,10 @@ class _Views:
 
     def remove(self) -> Response:
         body = _body()
-        namespace = _namespace_of(body)
-        self._on_loop(
-            lambda: self._functions.remove(self._find(str(body.get("functionName", "")), namespace))
-        )
+        namespace, name = _namespace_of(body), body.get("functionName")
+        if not isinstance(name, str):
+            raise BadRequest("functionName is missing; it says which function to remove")
+        self._on_loop(lambda: self._functions.remove(self._find(name, namespace)))
         return _text("", 202)
 
     def describe(self, name: str) -> Response:
@@ -243,10 +243,10 @@ def _body() -> dict[str, Any]:
 
 def _namespace_of(body: dict[str, Any]) -> str:
     """Return the namespace that body or query name, unchecked; empty where neither does."""
-    found = body.get("namespace") or request.args.get("namespace") or ""
-    if not isinstance(found, str):
+    found = body.get("namespace")
+    if not isinstance(found, str | None):
         raise BadRequest("namespace has to be a string")
-    return found
+    return found or request.args.get("namespace", "")
 
 
 def _text(text: str, status: int) -> Response:
@@ -258,7 +258,10 @@ def _refuse(error: LocalFaasError) -> Response:
 
 
 def _refuse_http(error: HTTPException) -> Response:
-    return _text(error.description or error.name, error.code or 500)
+    reply = _text(error.description or error.name, error.code or 500)
+    # Such as Allow, of a verb that is not served.
+    reply.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
+    return reply
 
 
 def _refuse_storage(error: OSError) -> Response:

@@ -31,6 +31,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 _MAX_PAUSE_SECONDS = 60.0
 _MAX_RESULT_BYTES = 8 << 20
 _NUM_CALLBACKS = 16
+_MAX_CALLS_OF_A_REPLICA = 100
 _MAX_CALLBACKS_OF_A_FUNCTION = 4
 _CLOSE_SECONDS = 5.0
 
@@ -145,7 +146,8 @@ class AsyncQueue:
             return _MAX_CALLBACKS_OF_A_FUNCTION
         try:
             # More than there are now, so that scaling by load sees them.
-            return self._functions.find(function).record.deployment.max_replicas
+            deployment = self._functions.find(function).record.deployment
+            return deployment.max_replicas * min(deployment.watchdog.max_inflight, _MAX_CALLS_OF_A_REPLICA)
         except FunctionNotFound:
             return 1
 
@@ -212,8 +214,8 @@ class AsyncQueue:
             pool = self._functions.find(call.function)
             scope = {"method": call.method, "headers": call.headers, "client": None}
             requests = _request_messages(call.body)
-            timeout_seconds = self._config.timeout_seconds(pool.record.deployment.exec_timeout_seconds)
-            await Invocation(pool, call.path, scope, requests, reply.send, timeout_seconds).run()
+            limits = pool.record.deployment.watchdog.time_limits(self._config.default_timeout_seconds)
+            await Invocation(pool, call.path, scope, requests, reply.send, limits).run()
         except LocalFaasError as error:
             return CallResult(getattr(error, "status", 502), [], str(error).encode())
         return reply.result()

@@ -9,11 +9,12 @@ import shutil
 from pathlib import Path
 
 from localfaas.config import StatePaths
-from localfaas.deployments import FORKING_MODES, check_function_name
+from localfaas.deployments import check_function_name
 from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.images import ImageEntry, save_image
 from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName, is_dns_label
 from localfaas.stack import Function, Stack, load_template
+from localfaas.watchdog_options import MODES
 
 # Folders that faas-cli leaves out of a handler.
 _NEVER_COPIED = ("build", "template")
@@ -43,7 +44,7 @@ def build_function(stack: Stack, function: Function, paths: StatePaths) -> Image
     command = tuple(shlex.split(function.fprocess or template.fprocess))
     if not command:
         raise ConfigurationError(f"template {function.language!r} has no `fprocess` in its template.yml")
-    if template.mode not in ("", "http", *FORKING_MODES):
+    if template.mode not in ("", *MODES):
         raise ConfigurationError(
             f"template {function.language!r} has a watchdog in mode {template.mode!r}; localfaas serves "
             "http, streaming, serializing and classic"
@@ -63,7 +64,8 @@ def build_function(stack: Stack, function: Function, paths: StatePaths) -> Image
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    environment = {"mode": template.mode} if template.mode else {}
+    variables = {"mode": template.mode, "upstream_url": template.upstream_url}
+    environment = {name: value for name, value in variables.items() if value}
     entry = ImageEntry(function.image, str(directory), command, environment, template.preload)
     save_image(paths.images, entry)
     return entry

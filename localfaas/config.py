@@ -46,10 +46,6 @@ class GatewayConfig:
     client_patience_seconds: float = 30.0
     """A client that keeps the gateway waiting longer, for its request or to take its reply, is let go."""
 
-    def timeout_seconds(self, exec_timeout_seconds: float | None) -> float:
-        """Return how long a call of a function with that `exec_timeout` may take; 0 for no limit."""
-        return self.default_timeout_seconds if exec_timeout_seconds is None else exec_timeout_seconds
-
 
 @dataclass(frozen=True)
 class StatePaths:

@@ -13,14 +13,13 @@ from typing import Any, TypeGuard
 from localfaas.config import write_atomically
 from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName, is_dns_label
-from localfaas.quantities import parse_cpus, parse_duration_seconds, parse_memory_bytes
+from localfaas.quantities import parse_cpus, parse_memory_bytes
 from localfaas.scaling import ScalingOptions, parse_scaling_options
+from localfaas.watchdog_options import WatchdogOptions, parse_watchdog_options
 
 # Keys that only a status carries: a client may GET, change and PUT the whole specification.
 STATUS_PREFIX = "localfaas."
 NAME_LABEL = "faas_function"
-# Of the watchdogs: a process a request. In the mode `http`, the default, `fprocess` is a server itself.
-FORKING_MODES = ("classic", "serializing", "streaming")
 
 _VARIABLE = re.compile(r"[^=\0]+")
 
@@ -66,11 +65,16 @@ class Deployment:
         limit = self.limits.get("memory")
         return parse_memory_bytes(limit) if limit else None
 
+    @cached_property
+    def watchdog(self) -> WatchdogOptions:
+        """What the environment says to the watchdog in front of the function."""
+        return parse_watchdog_options(self.env_vars)
+
     @property
-    def exec_timeout_seconds(self) -> float | None:
-        """The longest that one request may take, 0 for no limit, or None where the function does not say."""
-        timeout = self.env_vars.get("exec_timeout")
-        return parse_duration_seconds(timeout) if timeout else None
+    def cpu_limit(self) -> float:
+        """The most CPUs that one replica may use, 0 for no limit."""
+        limit = self.limits.get("cpu")
+        return parse_cpus(limit) if limit else 0.0
 
     @property
     def cpus(self) -> float:
@@ -104,15 +108,22 @@ def parse_deployment(body: object) -> Deployment:
     """
     if not isinstance(body, dict):
         raise BadRequest("the body has to be a JSON object, as `faas-cli deploy` sends it")
-    namespace = body.get("namespace") or DEFAULT_NAMESPACE
+    namespace = body.get("namespace")
+    if namespace in (None, ""):
+        namespace = DEFAULT_NAMESPACE
     if not is_dns_label(namespace):
         raise BadRequest(f"namespace {namespace!r} cannot be one; create it by `faas-cli namespace create`")
     image = body.get("image")
     if not _is_text(image) or not image:
         raise BadRequest("image is missing; it names what `localfaas build` has built")
-    env_process = body.get("envProcess") or ""
+    env_process = body.get("envProcess")
+    if env_process is None:
+        env_process = ""
     if not _is_command(env_process):
         raise BadRequest("envProcess has to be a command line, with quotes that are closed")
+    is_read_only = body.get("readOnlyRootFilesystem")
+    if not isinstance(is_read_only, bool | None):
+        raise BadRequest("readOnlyRootFilesystem has to be true or false")
     labels = _texts(body, "labels")
     labels.pop(NAME_LABEL, None)
     annotations = _texts(body, "annotations")
@@ -127,7 +138,7 @@ def parse_deployment(body: object) -> Deployment:
         annotations={key: value for key, value in annotations.items() if not key.startswith(STATUS_PREFIX)},
         limits=_texts(body, "limits"),
         requests=_texts(body, "requests"),
-        read_only_root_filesystem=body.get("readOnlyRootFilesystem") is True,
+        read_only_root_filesystem=bool(is_read_only),
         namespace=namespace,
     )
     _check_values(deployment)
@@ -138,20 +149,19 @@ def _check_values(deployment: Deployment) -> None:
     for name, value in deployment.env_vars.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
             raise BadRequest(f"environment variable {name!r} cannot be set; use no `=` in names and no NUL")
-    mode = deployment.env_vars.get("mode", "http")
-    if mode not in ("http", *FORKING_MODES):
-        raise BadRequest(f"mode {mode!r} is not served; use http, streaming, serializing or classic")
     for resources in (deployment.limits, deployment.requests):
         if memory := resources.get("memory"):
             parse_memory_bytes(memory)
         if cpu := resources.get("cpu"):
             parse_cpus(cpu)
     # Reading them is what checks them.
-    _ = deployment.scaling, deployment.exec_timeout_seconds
+    _ = deployment.scaling, deployment.watchdog
 
 
 def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
-    values = body.get(key) or {}
+    values = body.get(key)
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise BadRequest(f"{key} has to be an object whose values are strings, without NUL")
     for name, value in values.items():
@@ -161,7 +171,9 @@ def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
 
 
 def _list(body: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    values = body.get(key) or []
+    values = body.get(key)
+    if values is None:
+        return ()
     if not isinstance(values, list) or not all(map(_is_text, values)):
         raise BadRequest(f"{key} has to be a list of strings, without NUL")
     return tuple(values)

@@ -6,6 +6,7 @@ LocalFaasError            exit 1
 ├── DeployFailed          exit 3   a gateway refused a deployment, or a function did not become ready
 ├── BadRequest            400      a deployment that cannot be run
 ├── FunctionNotFound      404
+├── RequestTooSlow        408      its body did not come within the function's read_timeout
 ├── SecretNotFound        404
 ├── NamespaceNotFound     404
 ├── SecretExists          409
@@ -52,6 +53,13 @@ class BadRequest(LocalFaasError):
 
     status = 400
     kind = "bad_request"
+
+
+class RequestTooSlow(LocalFaasError):
+    """A request did not come whole within its function's read_timeout; the function may have seen a part."""
+
+    status = 408
+    kind = "request_too_slow"
 
 
 class FunctionNotFound(LocalFaasError):

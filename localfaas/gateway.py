@@ -242,8 +242,11 @@ class Gateway:
             await answer_text(
                 send, 401, "unauthorized: use the user and password of the state directory", headers
             )
-        elif path == b"/system/logs" and scope["method"] == "GET":
-            await self._stream_logs(scope, receive, send)
+        elif path == b"/system/logs":
+            if scope["method"] == "GET":
+                await self._stream_logs(scope, receive, send)
+            else:
+                await answer_text(send, 405, "logs can only be read, by GET", [(b"allow", b"GET")])
         else:
             await self._control(scope, receive, send)
 
@@ -260,8 +263,8 @@ class Gateway:
         except LocalFaasError as error:
             await answer_error(send, error)
             return
-        timeout_seconds = self._config.timeout_seconds(pool.record.deployment.exec_timeout_seconds)
-        await Invocation(pool, rest, scope, receive, send, timeout_seconds).run()
+        limits = pool.record.deployment.watchdog.time_limits(self._config.default_timeout_seconds)
+        await Invocation(pool, rest, scope, receive, send, limits).run()
 
     async def _stream_logs(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve `/system/logs`: NDJSON, one message a line; see the OpenFaaS API."""

@@ -8,11 +8,9 @@ import click
 
 from localfaas.cli_common import run_command, state_dir_option
 from localfaas.config import StatePaths
-from localfaas.deployments import FORKING_MODES
 from localfaas.errors import ConfigurationError
 from localfaas.images import ImageEntry, canonical_image, list_images, remove_image, save_image
-
-_MODES = ("http", *FORKING_MODES)
+from localfaas.watchdog_options import MODES
 
 
 def add_image(
@@ -62,7 +60,7 @@ def image() -> None:
 @click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="As ENV in a Dockerfile.")
 @click.option(
     "--mode",
-    type=click.Choice(_MODES),
+    type=click.Choice(MODES),
     default="classic",
     show_default=True,
     help="Of the watchdog; `http` for a server, with `upstream_url` or at descriptor 3.",

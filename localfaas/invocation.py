@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from localfaas.errors import LocalFaasError
+from localfaas.errors import LocalFaasError, RequestTooSlow
 from localfaas.pool import Pool
 from localfaas.replica import Replica
 from localfaas.runtimes.interface import ReplicaExit
-from localfaas.upstream import Headers, ReplyLost
+from localfaas.upstream import Headers, ReplicaConnection, ReplyLost
+from localfaas.watchdog_options import TimeLimits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -64,7 +65,7 @@ class Invocation:
     """One request to one function."""
 
     def __init__(
-        self, pool: Pool, path: bytes, scope: Scope, receive: Receive, send: Send, timeout_seconds: float
+        self, pool: Pool, path: bytes, scope: Scope, receive: Receive, send: Send, limits: TimeLimits
     ):
         """Take a request; nothing happens before `run`.
 
@@ -74,19 +75,20 @@ class Invocation:
             scope: ASGI scope of the request.
             receive: yields its body.
             send: takes the reply.
-            timeout_seconds: from the moment that a replica has the request; 0 for no limit.
+            limits: what it may take.
         """
         self._pool = pool
         self._path = path
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._timeout_seconds = timeout_seconds
+        self._limits = limits
         self._started_ns = time.time_ns()
         self._started_at = time.perf_counter()
         self._call_id = _header(scope, b"x-call-id") or str(uuid.uuid4()).encode()
         self._has_answered = False
-        self._is_client_gone = False
+        # What is wrong with the client while its body is passed on.
+        self._client_trouble: ClientGone | RequestTooSlow | None = None
         # Until there is an answer: what the server makes of an error that nobody foresaw.
         self._status = 500
 
@@ -100,9 +102,11 @@ class Invocation:
         stats.num_started += 1
         stats.num_in_flight += 1
         try:
-            body, is_whole = await self._read_body()
+            read_seconds = self._limits.read_seconds
+            deadline = asyncio.get_running_loop().time() + read_seconds if read_seconds else None
+            body, is_whole = await self._read_body(deadline)
             replica = await self._acquire(is_whole)
-            await self._call(replica, body if is_whole else self._stream_body(body))
+            await self._call(replica, body if is_whole else self._stream_body(body, deadline))
         except LocalFaasError as error:
             if error.status >= 500:
                 _log.warning("call %s of %s: %s", self._call_id.decode("latin-1"), self._pool.name, error)
@@ -116,29 +120,40 @@ class Invocation:
             stats.num_in_flight -= 1
             stats.durations_by_code[str(self._status)].observe(time.perf_counter() - self._started_at)
 
-    async def _read_body(self) -> tuple[bytes, bool]:
+    async def _read_body(self, deadline: float | None) -> tuple[bytes, bool]:
         """Return the body, or its beginning where it is long, and whether it is whole."""
         parts: list[bytes] = []
         num_bytes = 0
         while num_bytes <= _MAX_BUFFERED_BYTES:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
+            message = await self._receive_body(deadline)
             parts.append(message.get("body", b""))
             num_bytes += len(parts[-1])
             if not message.get("more_body", False):
                 return b"".join(parts), True
         return b"".join(parts), False
 
-    async def _stream_body(self, beginning: bytes) -> AsyncIterator[bytes]:
+    async def _receive_body(self, deadline: float | None) -> Message:
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await self._receive()
+        except TimeoutError as error:
+            seconds = self._limits.read_seconds
+            text = f"the request did not come within the read_timeout of {seconds:g} s of {self._pool.name}"
+            raise RequestTooSlow(text) from error
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
+
+    async def _stream_body(self, beginning: bytes, deadline: float | None) -> AsyncIterator[bytes]:
         is_chunked = _header(self._scope, b"content-length") is None
         yield _chunk(beginning) if is_chunked else beginning
         more = True
         while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._is_client_gone = True
-                raise ReplyLost("the client went away within its request")
+            try:
+                message = await self._receive_body(deadline)
+            except (ClientGone, RequestTooSlow) as error:
+                self._client_trouble = error
+                raise ReplyLost("the client did not send the whole request") from error
             more = message.get("more_body", False)
             if body := message.get("body", b""):
                 yield _chunk(body) if is_chunked else body
@@ -169,35 +184,39 @@ class Invocation:
     async def _call(self, replica: Replica, body: bytes | AsyncIterator[bytes]) -> None:
         """Pass the request to `replica`, the reply to the client, and the replica back to its pool."""
         is_reusable = False
+        connection = replica.take_connection()
+        name, seconds = self._limits.reply_name, self._limits.reply_seconds
         try:
-            async with asyncio.timeout(self._timeout_seconds or None):
-                rest = await self._exchange(replica, body)
+            async with asyncio.timeout(seconds or None):
+                rest = await self._exchange(replica, connection, body)
             is_reusable = True
         except TimeoutError as error:
-            seconds = self._timeout_seconds
-            text = f"function {self._pool.name} did not reply within its exec_timeout of {seconds:g} s"
-            raise ReplicaFailed(504, "timeout", text, exec_timeout_seconds=seconds) from error
+            text = f"function {self._pool.name} did not reply within its {name} of {seconds:g} s"
+            raise ReplicaFailed(504, "timeout", text, **{f"{name}_seconds": seconds}) from error
         except ReplyLost as error:
-            if self._is_client_gone:
-                raise ClientGone from error
+            if self._client_trouble is not None:
+                raise self._client_trouble from error
             raise await self._explain(replica, error) from error
         finally:
             if is_reusable:
+                replica.give_back(connection)
                 self._pool.release(replica)
             else:
-                replica.connection.close()
+                connection.close()
                 self._pool.discard(replica)
         for message in rest:
             await self._send(message)
 
-    async def _exchange(self, replica: Replica, body: bytes | AsyncIterator[bytes]) -> list[Message]:
+    async def _exchange(
+        self, replica: Replica, connection: ReplicaConnection, body: bytes | AsyncIterator[bytes]
+    ) -> list[Message]:
         """Read the reply to its end; return what of it the client has still to be sent."""
         own_headers = [(b"x-replica", replica.name.encode())]
         if replica.num_requests == 0:
             own_headers.append((b"x-cold-start", b"1"))
         replica.num_requests += 1
         is_head = self._scope["method"] == "HEAD"
-        status, headers = await replica.connection.request(self._head(body), body, is_head=is_head)
+        status, headers = await connection.request(self._head(body), body, is_head=is_head)
         if status == _OUT_OF_MEMORY:
             self._pool.stats.num_oom_kills += 1
         elif status >= 500 and replica.process.memory().oom_kills:
@@ -207,10 +226,10 @@ class Invocation:
         passed_back = [pair for pair in headers if pair[0] not in _NOT_PASSED_BACK] + own_headers
         if _is_short(headers):
             # Whole or not at all: a replica that is lost half-way can still be answered for.
-            whole = b"".join([chunk async for chunk in replica.connection.chunks()])
+            whole = b"".join([chunk async for chunk in connection.chunks()])
             return [self._start_message(status, passed_back), {"type": "http.response.body", "body": whole}]
         await self._send(self._start_message(status, passed_back))
-        async for chunk in replica.connection.chunks():
+        async for chunk in connection.chunks():
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         return [{"type": "http.response.body"}]
 
@@ -266,6 +285,9 @@ class Invocation:
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if error.status in (429, 503):
             headers.append((b"retry-after", b"1"))
+        if isinstance(error, RequestTooSlow):
+            # The rest of its body is not read.
+            headers.append((b"connection", b"close"))
         await self._send(self._start_message(error.status, headers))
         await self._send({"type": "http.response.body", "body": body})
 

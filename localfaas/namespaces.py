@@ -92,7 +92,7 @@ def parse_namespace(body: Mapping[str, Any], name: str = "") -> Namespace:
     Raises:
         BadRequest: a field is of the wrong type, the name is impossible, or path and body disagree.
     """
-    asked = body.get("name") or name
+    asked = body.get("name", name)
     if not is_dns_label(asked):
         raise BadRequest(
             f"namespace name {asked!r:.100} has to be 1 to 63 of a-z, 0-9 and -, with no - at either end"
@@ -103,7 +103,9 @@ def parse_namespace(body: Mapping[str, Any], name: str = "") -> Namespace:
 
 
 def _texts(body: Mapping[str, Any], key: str) -> dict[str, str]:
-    values = body.get(key) or {}
+    values = body.get(key)
+    if values is None:
+        return {}
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise BadRequest(f"{key} has to be an object whose values are strings")
     return {name: value for name, value in values.items() if name not in _MARK}

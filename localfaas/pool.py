@@ -30,12 +30,13 @@ _MAX_START_FAILURES = 3
 # A replica that ends sooner, without having served a request, counts as one that did not start.
 _START_SECONDS = 5.0
 _TERMINATION_SECONDS = 2.0
+_MAX_HEALTH_FAILURES = 3
 _LAST_WORDS_LINES = 3
 _MAX_ERROR_CHARACTERS = 1_000
 
 
 class Pool:
-    """Keeps as many replicas as wanted alive, and gives each to one request at a time, in their order."""
+    """Keeps as many replicas as wanted alive, and gives each to `max_inflight` requests, in their order."""
 
     def __init__(
         self,
@@ -99,8 +100,17 @@ class Pool:
         return len(self._waiting)
 
     def take_idle(self) -> Replica | None:
-        """Return the idle replica used last, for its caches; the caller's until `release` or `discard`."""
-        return self._idle.pop() if self._idle else None
+        """Return the replica with the fewest requests, of several the one used last, for its caches.
+
+        It has room for this request, which is to end by `release` or `discard`.
+        """
+        if not self._idle:
+            return None
+        replica = self._idle[-1]
+        if self._max_inflight > 1:
+            replica = min(reversed(self._idle), key=lambda each: each.num_active)
+        self._take(replica)
+        return replica
 
     def enqueue(self) -> "asyncio.Future[Replica]":
         """Return a place in the queue: done when a replica is the caller's. Leave it by `leave`.
@@ -131,18 +141,25 @@ class Pool:
     def release(self, replica: Replica) -> None:
         """Give a replica back whose reply is complete; the longest waiting request gets it."""
         self._num_start_failures = 0
-        self._offer(replica)
+        replica.num_active -= 1
+        if replica.is_ending and replica.num_active == 0:
+            self._end(replica)
+        else:
+            self._offer(replica)
 
     def discard(self, replica: Replica) -> None:
-        """Kill a replica that is in an unknown state; another takes its place."""
-        replica.process.kill()
+        """Give back a replica in an unknown state: killed once it has no other request, and replaced."""
+        replica.num_active -= 1
+        replica.is_suspect = True
+        self._end(replica)
+        self._reconcile()
 
     def scale(self, replicas: int) -> None:
         """Make `replicas` the number to keep, within the deployment's maximum; surplus ones end once idle."""
         wanted = max(min(replicas, self.record.deployment.max_replicas), int(self.num_waiting > 0))
         self.record = replace(self.record, replicas=wanted)
         while self._idle and self._num_current > wanted:
-            self._end(self._idle[0])
+            self._end(min(self._idle, key=lambda replica: replica.num_active))
         self._reconcile()
 
     def update(self, record: DeploymentRecord, launcher: Launcher) -> None:
@@ -192,6 +209,10 @@ class Pool:
     def _unavailable_text(self) -> str:
         return f"function {self.name} does not start: {self.last_error}"
 
+    @property
+    def _max_inflight(self) -> int:
+        return self.record.deployment.watchdog.max_inflight
+
     def _is_current(self, replica: Replica) -> bool:
         return replica.generation == self._generation
 
@@ -201,11 +222,23 @@ class Pool:
         if not self._is_current(replica) or self.is_closing or self._num_current > self.record.replicas:
             self._end(replica)
             return
-        if self._waiting:
-            waiter, _ = self._waiting.popitem(last=False)
-            waiter.set_result(replica)
-        else:
+        limit = self._max_inflight
+        if limit == 1 or replica not in self._idle:
             self._idle.append(replica)
+        while self._waiting and replica.num_active < limit:
+            waiter, _ = self._waiting.popitem(last=False)
+            self._take(replica)
+            waiter.set_result(replica)
+
+    def _take(self, replica: Replica) -> None:
+        """Count one more request of a replica that has room for it."""
+        replica.num_active += 1
+        if replica.num_active < self._max_inflight:
+            return
+        if self._idle[-1] is replica:
+            self._idle.pop()
+        else:
+            self._idle.remove(replica)
 
     def _fail_waiting(self, error: Exception) -> None:
         while self._waiting:
@@ -278,18 +311,36 @@ class Pool:
             if replica.num_requests == 0:
                 self.stats.cold_starts.observe(asyncio.get_running_loop().time() - started_at)
             self._offer(replica)
-        end = await replica.wait_exit()
+        end = await self._watch(replica)
         lived_seconds = asyncio.get_running_loop().time() - started_at
         self._account(replica, end)
-        if replica.is_ending or self.is_closing:
+        if self.is_closing or (replica.is_ending and not replica.is_suspect):
             return
         if not replica.is_ready or (replica.num_requests == 0 and lived_seconds < _START_SECONDS):
             self._note_failed_start(replica.name, late + end.reason)
         else:
             self.stats.num_replicas_lost += 1
-            self.log.append(
-                replica.name, f"localfaas: the replica ended unexpectedly: {end.reason}; a new one starts"
-            )
+            text = f"the replica ended unexpectedly: {end.reason}; a new one starts"
+            self.log.append(replica.name, f"localfaas: {text}")
+
+    async def _watch(self, replica: Replica) -> ReplicaExit:
+        """Return how a replica ended; one that is idle and fails its health checks is made to."""
+        interval_seconds = self.record.deployment.watchdog.healthcheck_interval_seconds
+        num_failures = 0
+        while interval_seconds and num_failures < _MAX_HEALTH_FAILURES:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_seconds):
+                    return await replica.wait_exit()
+            if replica not in self._idle or replica.num_active:
+                continue
+            self._take(replica)
+            num_failures = 0 if await replica.is_healthy() else num_failures + 1
+            if num_failures < _MAX_HEALTH_FAILURES:
+                self.release(replica)
+            elif not replica.process.exited.done():
+                self.log.append(replica.name, "localfaas: the replica failed its health checks; it is killed")
+                self.discard(replica)
+        return await replica.wait_exit()
 
     async def _wait_ready(self, replica: Replica) -> str:
         """Return once the replica answers or has ended; if it never does, kill it and return why, else ""."""
@@ -328,12 +379,19 @@ class Pool:
             self._fail_waiting(FunctionUnavailable(self._unavailable_text))
 
     def _end(self, replica: Replica) -> None:
-        """Ask a replica that has no request to end, and kill it if it does not."""
+        """Give a replica no more requests; once it has none, ask it to end, and kill it in time."""
         replica.is_ending = True
         with suppress(ValueError):
             self._idle.remove(replica)
+        if replica.num_active:
+            return
+        if replica.is_suspect:
+            replica.process.kill()
+            return
         replica.process.terminate()
-        asyncio.get_running_loop().call_later(_TERMINATION_SECONDS, replica.process.kill)
+        asked_seconds = self.record.deployment.watchdog.write_timeout_seconds or 0.0
+        patience_seconds = max(_TERMINATION_SECONDS, min(asked_seconds, self._config.grace_seconds))
+        asyncio.get_running_loop().call_later(patience_seconds, replica.process.kill)
 
     def _spec(self, name: str) -> ReplicaSpec:
         """Return what the next replica is to be; raises StartFailed where a secret has gone."""

@@ -22,7 +22,7 @@ _SUBSTITUTION = re.compile(
     r"\$\$|\\(?P<escaped>[/\\])|\$\{(?P<name>\w+)(?:(?::[-=?+]|=)(?P<default>[^}$]*))?\}|(?P<other>\$\{[^}]*\}?)"
 )
 
-_MODE = re.compile(r"""^\s*ENV\s+(?:.*\s)?mode[=\s]\s*["']?(?P<mode>\w+)""", re.MULTILINE)
+_WATCHDOG_VARIABLE = r"""^\s*ENV\s+(?:.*\s)?%s[=\s]\s*["']?(?P<value>[^\s"']+)"""
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -44,6 +44,9 @@ class Template:
     handler_folder: str
     mode: str
     """Of the watchdog that its image has, by its Dockerfile; empty where it has none."""
+
+    upstream_url: str
+    """Where its server listens, by its Dockerfile; empty where that does not say."""
 
     preload: tuple[str, ...]
     """Modules that a warm parent imports before it forks; a key of ours, which faas-cli ignores."""
@@ -176,24 +179,33 @@ def load_template(directory: Path, language: str) -> Template:
             f"template {language!r} not found: {path} does not exist; check `lang` in stack.yml"
         )
     document = _read_yaml(path, {}, is_substituted=False)
+    dockerfile = _read_dockerfile(folder / "Dockerfile")
     return Template(
         directory=folder,
         fprocess=document.get("fprocess") or "",
         handler_folder=document.get("handler_folder") or "function",
-        mode=_watchdog_mode(folder / "Dockerfile"),
+        mode=_watchdog_mode(dockerfile),
+        upstream_url=_image_variable(dockerfile, "upstream_url"),
         preload=tuple(document.get("preload") or ()),
     )
 
 
-def _watchdog_mode(dockerfile: Path) -> str:
-    """Return what an image's `mode` is: set in its Dockerfile, else that of the watchdog it copies."""
+def _read_dockerfile(path: Path) -> str:
     try:
-        text = dockerfile.read_text()
+        return path.read_text()
     except FileNotFoundError:
         return ""
-    if found := _MODE.search(text):
-        return found["mode"]
-    return "classic" if "classic-watchdog" in text else ""
+
+
+def _watchdog_mode(dockerfile: str) -> str:
+    """Return what an image's `mode` is: set in its Dockerfile, else that of the watchdog it copies."""
+    return _image_variable(dockerfile, "mode") or ("classic" if "classic-watchdog" in dockerfile else "")
+
+
+def _image_variable(dockerfile: str, name: str) -> str:
+    """Return what a Dockerfile's text sets a variable to, empty where it does not."""
+    found = re.search(_WATCHDOG_VARIABLE % name, dockerfile, re.MULTILINE)
+    return found["value"] if found else ""
 
 
 def _read_yaml(path: Path, environment: Mapping[str, str], *, is_substituted: bool = True) -> dict[str, Any]:

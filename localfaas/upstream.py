@@ -99,7 +99,7 @@ class ReplicaConnection:
         """
         self._reply = _Reply()
         self._is_bodyless = is_head
-        writer = await self._open()
+        writer = await self.open()
         try:
             if isinstance(body, bytes):
                 writer.write(head + body)
@@ -142,7 +142,12 @@ class ReplicaConnection:
             self._writer.transport.abort()
         self._reader = self._writer = None
 
-    async def _open(self) -> asyncio.StreamWriter:
+    async def open(self) -> asyncio.StreamWriter:
+        """Connect, unless a connection is there that can be used again.
+
+        Raises:
+            ReplyLost: nobody listens.
+        """
         loop = asyncio.get_running_loop()
         is_stale = (
             self._reader is None or self._reader.at_eof() or loop.time() - self._last_used > _MAX_IDLE_SECONDS

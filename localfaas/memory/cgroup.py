@@ -79,6 +79,7 @@ class CgroupMemory:
     ) -> None:
         self.name = f"cgroup-v{version}"
         self.description = f"memory limits are held by the kernel: cgroup v{version} under {parent}"
+        self.passes_cpu_on = False
         self._version = version
         self._directory = parent / f"localfaas-{identity}"
         self._prepare(parent)
@@ -93,7 +94,12 @@ class CgroupMemory:
             # Moving a process needs the right to write here as well: it is the common ancestor.
             with (parent / "cgroup.procs").open("a"):
                 pass
-            (self._directory / "cgroup.subtree_control").write_text("+memory")
+            control = self._directory / "cgroup.subtree_control"
+            control.write_text("+memory")
+            with suppress(OSError):
+                if "cpu" in (self._directory / "cgroup.controllers").read_text().split():
+                    control.write_text("+cpu")
+                    self.passes_cpu_on = True
 
     def create(self, replica: str, limit_bytes: int | None) -> MemoryGroup:
         """Return a new group with that limit; see the interface."""

@@ -3,6 +3,7 @@
 import logging
 
 from localfaas.config import GatewayConfig, StatePaths
+from localfaas.cpu import choose_cpu_controller
 from localfaas.memory import choose_memory_controller
 from localfaas.runtimes.interface import Runtime
 from localfaas.runtimes.process import ProcessRuntime
@@ -30,4 +31,8 @@ def create_runtime(config: GatewayConfig, paths: StatePaths) -> Runtime:
     _log.info("%s", memory.description)
     if leftovers := memory.sweep():
         _log.info("removed %d control groups of an earlier gateway", leftovers)
-    return ProcessRuntime(paths.images, paths.create_socket_directory(), memory)
+    cpu = choose_cpu_controller(memory, paths.identity)
+    if cpu is not None:
+        _log.info("%s", cpu.description)
+        cpu.sweep()
+    return ProcessRuntime(paths.images, paths.create_socket_directory(), memory, cpu)

@@ -12,6 +12,9 @@ from localfaas.logs import FunctionLog, ReplicaLog
 from localfaas.memory import MemoryUsage
 from localfaas.upstream import Address
 
+READY_PATHS: tuple[bytes, ...] = (b"/_/ready", b"/_/health")
+"""Of of-watchdog and our template, and what a server without the first has; see docs.openfaas.com."""
+
 
 @dataclass(frozen=True)
 class ReplicaSpec:
@@ -45,6 +48,9 @@ class ReplicaProcess(Protocol):
 
     has_backlog: bool
     """Connections queue while the replica starts; where they do not, one that is lost means nothing yet."""
+
+    ready_paths: tuple[bytes, ...]
+    """What says whether the replica takes requests, the next where one is unknown; empty: that it listens."""
 
     exited: asyncio.Future[ReplicaExit]
     """Done once nothing of the replica is left."""

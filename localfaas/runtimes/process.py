@@ -12,16 +12,19 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from localfaas.deployments import FORKING_MODES, Deployment
+from localfaas.cpu import CpuController, CpuLimit
+from localfaas.deployments import Deployment
 from localfaas.errors import BadRequest, StartFailed
 from localfaas.images import ImageEntry, find_image
 from localfaas.logs import FunctionLog
 from localfaas.memory import MemoryController, MemoryGroup, MemoryUsage
 from localfaas.runtimes.environment import common_environment
-from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
+from localfaas.runtimes.interface import READY_PATHS, Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
 from localfaas.runtimes.log_pipe import LogPipe
+from localfaas.runtimes.upstream_url import Addresses, UpstreamUrl, parse_upstream_url
 from localfaas.runtimes.warm_client import Ended, WarmParentClient
 from localfaas.upstream import Address
+from localfaas.watchdog_options import FORKING_MODES, parse_watchdog_options
 
 _BACKLOG = 128
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -44,12 +47,13 @@ _ParentKey = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 class ProcessReplica:
     """One replica; see `ReplicaProcess`."""
 
-    has_backlog = True
+    ready_paths = READY_PATHS
 
-    def __init__(self, name: str, address: str, group: MemoryGroup, pipe: LogPipe) -> None:
+    def __init__(self, name: str, address: Address, group: MemoryGroup, pipe: LogPipe) -> None:
         self.name = name
-        self.address: Address = address
-        self._socket_path = Path(address)
+        self.address = address
+        self.has_backlog = True
+        self.cpu_limit: CpuLimit | None = None
         self.pid = 0
         self.exited: asyncio.Future[ReplicaExit] = asyncio.get_running_loop().create_future()
         self.group = group
@@ -90,19 +94,26 @@ class ProcessReplica:
         usage = self.group.usage()
         self.group.kill()
         self.pipe.close()
-        with suppress(FileNotFoundError):
-            self._socket_path.unlink()
+        if isinstance(self.address, str):
+            Path(self.address).unlink(missing_ok=True)
+        if self.cpu_limit is not None:
+            await self.cpu_limit.remove()
         await self.group.remove()
         return usage
+
+    @property
+    def join_paths(self) -> tuple[str, ...]:
+        """Files of all its control groups; see `MemoryGroup`."""
+        return self.group.join_paths + (self.cpu_limit.join_paths if self.cpu_limit else ())
 
 
 class ProcessLauncher:
     """Starts the replicas of one deployment; see `Launcher`."""
 
     def __init__(self, deployment: Deployment, entry: ImageEntry, runtime: "ProcessRuntime") -> None:
-        self.not_honoured = _not_honoured(deployment)
         self.directory = entry.directory
         self.memory_limit_bytes = deployment.memory_limit_bytes
+        self.cpu_limit = deployment.cpu_limit
         self._runtime = runtime
         command = tuple(shlex.split(deployment.env_process)) or entry.command
         # The limit is for a function server that reports it: no control group that it can read shows it.
@@ -111,10 +122,17 @@ class ProcessLauncher:
         self._deployment = deployment
         self._environment = {**limit, **entry.environment, **deployment.env_vars}
         self.preload = entry.preload
+        self.upstream: UpstreamUrl | None = None
+        self.ready_paths = READY_PATHS
         if self._environment.get("mode") in FORKING_MODES:
             self._environment["fprocess"] = shlex.join(command)
             self.preload = ()
             command = _WATCHDOG_COMMAND
+        elif upstream_url := self._environment.get("upstream_url"):
+            self.upstream = parse_upstream_url(upstream_url)
+            ready_path = parse_watchdog_options(self._environment).ready_path
+            self.ready_paths = (ready_path.encode(),) if ready_path else ()
+        self.not_honoured = _not_honoured(deployment, runtime.can_limit_cpu, self.upstream)
         self.command = (_program(command[0]), *command[1:])
         self.is_forked = bool(self.preload) and command[0] in _INTERPRETERS and command[1:2] != ()
 
@@ -137,8 +155,13 @@ class ProcessRuntime:
 
     name = "process"
 
-    def __init__(self, images: Path, socket_directory: Path, memory: MemoryController) -> None:
+    def __init__(
+        self, images: Path, socket_directory: Path, memory: MemoryController, cpu: CpuController | None
+    ) -> None:
         """Look images up in the map `images`; keep sockets in `socket_directory`, cleared of older ones."""
+        self.can_limit_cpu = cpu is not None
+        self._cpu = cpu
+        self._addresses = Addresses()
         self.memory_source = memory.name
         self.memory_description = memory.description
         self._images = images
@@ -167,9 +190,16 @@ class ProcessRuntime:
         environment = launcher.environment(spec.name)
         is_forked = launcher.is_forked
         parent = self._parent_of(launcher.preload if is_forked else (), environment if is_forked else {})
+        own_path = str(self._sockets / f"{uuid.uuid4().hex[:16]}.sock")
+        address: Address = own_path
+        if launcher.upstream is not None:
+            address, variables = launcher.upstream.assign(own_path)
+            environment |= variables
+            await self._addresses.claim(address, spec.name)
         try:
-            replica, listening = self._open(spec, launcher.memory_limit_bytes)
+            replica, listening = self._open(spec, launcher, address)
         except OSError as error:
+            self._addresses.release(address, spec.name)
             raise StartFailed(
                 f"no socket, pipe or control group for {spec.name}: {error.strerror}"
             ) from error
@@ -178,10 +208,11 @@ class ProcessRuntime:
             "argv": launcher.command,
             "directory": launcher.directory,
             "environment": environment,
-            "join": replica.group.join_paths,
+            "join": replica.join_paths,
             "rlimit_data_bytes": replica.group.rlimit_data_bytes,
             "secrets": spec.secrets_directory,
             "is_forked": is_forked,
+            "is_listening": launcher.upstream is None,
         }
         try:
             descriptors = [listening.fileno(), replica.pipe.write_fd]
@@ -189,7 +220,7 @@ class ProcessRuntime:
                 message, descriptors, lambda ended: self._spawn(self._finish(replica, ended))
             )
         except BaseException:
-            await replica.release()
+            await self._release(replica)
             raise
         finally:
             listening.close()
@@ -208,29 +239,49 @@ class ProcessRuntime:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._memory.close()
+        if self._cpu is not None:
+            self._cpu.close()
         with suppress(OSError):
             self._sockets.rmdir()
 
     def _open(
-        self, spec: ReplicaSpec, memory_limit_bytes: int | None
+        self, spec: ReplicaSpec, launcher: ProcessLauncher, address: Address
     ) -> tuple[ProcessReplica, socket.socket]:
         """Return a replica with everything but a process, and the socket it is to listen at.
+
+        One with an `upstream_url` makes its own; what it gets is not bound.
 
         Raises:
             OSError: nothing is left of it.
         """
-        path = self._sockets / f"{uuid.uuid4().hex[:16]}.sock"
         with ExitStack() as undo:
             listening = undo.enter_context(socket.socket(socket.AF_UNIX))
-            undo.callback(path.unlink, missing_ok=True)
-            listening.bind(str(path))
-            listening.listen(_BACKLOG)
+            if launcher.upstream is None:
+                path = Path(str(address))
+                undo.callback(path.unlink, missing_ok=True)
+                listening.bind(str(path))
+                listening.listen(_BACKLOG)
             pipe = LogPipe(spec.log.append)
             undo.callback(pipe.close)
             undo.callback(pipe.close_writing)
-            group = self._memory.create(spec.name, memory_limit_bytes)
+            group = self._memory.create(spec.name, launcher.memory_limit_bytes)
+            replica = ProcessReplica(spec.name, address, group, pipe)
+            replica.ready_paths, replica.has_backlog = launcher.ready_paths, launcher.upstream is None
+            if self._cpu is not None and launcher.cpu_limit:
+                try:
+                    replica.cpu_limit = self._cpu.create(spec.name, launcher.cpu_limit, group)
+                except OSError:
+                    self._spawn(group.remove())
+                    raise
             undo.pop_all()
-        return ProcessReplica(spec.name, str(path), group, pipe), listening
+        return replica, listening
+
+    async def _release(self, replica: ProcessReplica) -> MemoryUsage:
+        """Return a replica's last figures; nothing of it is left, and others may have its address."""
+        try:
+            return await replica.release()
+        finally:
+            self._addresses.release(replica.address, replica.name)
 
     def _parent_of(self, preload: tuple[str, ...], environment: Mapping[str, str]) -> WarmParentClient:
         early = {name: value for name, value in environment.items() if name.startswith(_BEFORE_EXEC)}
@@ -243,7 +294,7 @@ class ProcessRuntime:
         return parent
 
     async def _finish(self, replica: ProcessReplica, ended: Ended) -> None:
-        usage = await replica.release()
+        usage = await self._release(replica)
         replica.exited.set_result(ReplicaExit(ended.reason, usage, ended.cpu_seconds))
         loop = asyncio.get_running_loop()
         loop.call_later(_IDLE_PARENT_SECONDS, self._retire_idle_parents)
@@ -265,11 +316,15 @@ def _inherited_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
-def _not_honoured(deployment: Deployment) -> tuple[str, ...]:
+def _not_honoured(
+    deployment: Deployment, can_limit_cpu: bool, upstream: UpstreamUrl | None
+) -> tuple[str, ...]:
+    is_single = upstream is not None and upstream.is_fixed
     asked = {
         "readOnlyRootFilesystem": deployment.read_only_root_filesystem,
         "constraints": bool(deployment.constraints),
-        "limits.cpu": "cpu" in deployment.limits,
+        "limits.cpu": "cpu" in deployment.limits and not can_limit_cpu,
+        "more than one replica, by the fixed upstream_url": is_single and deployment.max_replicas > 1,
     }
     return tuple(name for name, is_asked in asked.items() if is_asked)
 

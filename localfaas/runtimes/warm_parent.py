@@ -4,7 +4,7 @@ It imports the modules to preload, freezes the heap for the garbage collector, a
 over one SOCK_SEQPACKET socket, a JSON object a packet:
 
     {"do": "start", "id", "argv", "directory", "environment", "join", "rlimit_data_bytes", "secrets",
-     "is_forked"}                           with two descriptors: the listening socket, and where output goes
+     "is_forked", "is_listening"}           with two descriptors: the listening socket, and where output goes
     {"do": "kill", "id", "signal"}          to the replica's whole process group
     {"is": "ready", "base_bytes"}           imports are done; the resident memory that every fork shares
     {"is": "started", "id", "pid"}
@@ -249,7 +249,8 @@ def _run(message: dict[str, Any]) -> int:
     argv, environment = message["argv"], message["environment"]
     if message["secrets"] is not None:
         environment["secret_mount_path"] = _give_secrets(message["secrets"])
-    environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+    if message["is_listening"]:
+        environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
     os.chdir(message["directory"])
     if not message["is_forked"]:
         program = shutil.which(argv[0], path=environment.get("PATH"))

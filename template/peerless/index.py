@@ -1,9 +1,9 @@
-"""The function server: `function.handler.handle` behind HTTP, one call at a time.
+"""The function server: `function.handler.handle` behind HTTP, one call at a time, or `max_inflight` of them.
 
 It listens at the socket that is descriptor 3 (LISTEN_FDS, as in systemd's socket activation), else at TCP
 port `port` (8080). `/_/health` says that it runs, `/_/ready` whether it takes calls; every other path is a
-call. While one runs, others are answered 429 at once. SIGTERM lets the running call end and its reply leave,
-then the server ends.
+call. While as many run as may, others are answered 429 at once. SIGTERM lets running calls end and their
+replies leave, then the server ends.
 """
 
 import json
@@ -32,9 +32,11 @@ _OUT_OF_MEMORY_TEXTS = (
 )
 _LISTEN_FD = 3
 _PORT_VARIABLE = "port"
+_MAX_INFLIGHT_VARIABLE = "max_inflight"
 _DEFAULT_PORT = 8080
-# One waits for the handler; the others say meanwhile that it is busy, and whether it is healthy.
-_NUM_THREADS = 4
+# Besides those that wait for the handler: they say meanwhile that it is busy, and whether it is healthy.
+_NUM_SPARE_THREADS = 3
+_MOST_CALLS = 100
 _DRAIN_SECONDS = 2.0
 _MAX_IDLE_SECONDS = 7 * 24 * 3600
 
@@ -64,12 +66,13 @@ class FunctionServer:
 
     The handler runs in the main thread: glibc lets only that one's arena grow without bound, so only there
     does it keep large blocks that were freed. Other threads' arenas map and unmap them at every use, many
-    times slower.
+    times slower. Where several calls may run at once, each does in the thread that has received it.
     """
 
-    def __init__(self, handle: Callable[[Event, Context], Any]) -> None:
+    def __init__(self, handle: Callable[[Event, Context], Any], max_calls: int) -> None:
         self._handle = handle
-        self._busy = threading.Lock()
+        self._max_calls = max_calls
+        self._free = threading.Semaphore(max_calls)
         self._is_ending = False
         self._context = Context(os.environ.get("HOSTNAME") or socket.gethostname())
         # Under localfaas a limit counts from here: what a fork shares with its parent is not the function's.
@@ -94,6 +97,8 @@ class FunctionServer:
             except Exception as error:
                 # The boundary of the handler: whatever it raises becomes an answer.
                 result.set_exception(error)
+        for _ in range(self._max_calls if self._max_calls > 1 else 0):
+            self._free.acquire()
 
     def end(self, *_: object) -> None:
         """Take no more calls; a signal handler."""
@@ -108,14 +113,15 @@ class FunctionServer:
         return self._answer()
 
     def _answer(self) -> Response:
-        if self._is_ending or not self._busy.acquire(blocking=False):
-            return _error(429, "busy", "the function runs another call already", {"Retry-After": "1"})
+        if self._is_ending or not self._free.acquire(blocking=False):
+            return _error(429, "busy", "the function runs as many calls as it may", {"Retry-After": "1"})
         try:
             body = request.get_data(cache=False)
+            event = Event(body, request.headers, request.method, request.args, request.path)
+            if self._max_calls > 1:
+                return _to_response(self._handle(event, self._context))
             result: Future[Any] = Future()
-            self._calls.put(
-                (Event(body, request.headers, request.method, request.args, request.path), result)
-            )
+            self._calls.put((event, result))
             return _to_response(result.result())
         except Exception as error:
             if isinstance(error, MemoryError) or _is_allocation_failure(error):
@@ -123,7 +129,7 @@ class FunctionServer:
             _log.exception("the handler failed")
             return _error(500, "internal", f"{type(error).__name__}: {error}")
         finally:
-            self._busy.release()
+            self._free.release()
 
     def _out_of_memory(self, error: Exception) -> Response:
         peak_bytes = _peak_bytes() - self._base_bytes
@@ -137,6 +143,11 @@ class FunctionServer:
             function=os.environ.get("OPENFAAS_NAME", ""),
             replica=os.environ.get("HOSTNAME", ""),
         )
+
+
+def _max_calls(max_inflight: str) -> int:
+    """Return how many calls may run at once; `0`, for no limit, is 100."""
+    return int(max_inflight or 1) or _MOST_CALLS
 
 
 def _peak_bytes() -> int:
@@ -190,7 +201,8 @@ def main() -> None:
     sys.path.append(str(Path(__file__).resolve().parent / "function"))
     from function.handler import handle
 
-    function_server = FunctionServer(handle)
+    max_calls = _max_calls(os.environ.get(_MAX_INFLIGHT_VARIABLE, ""))
+    function_server = FunctionServer(handle, max_calls)
     if os.environ.get("LISTEN_FDS"):
         address: dict[str, Any] = {"sockets": [socket.socket(fileno=_LISTEN_FD)]}
     else:
@@ -198,7 +210,7 @@ def main() -> None:
     server = create_server(
         function_server.create_app(),
         **address,
-        threads=_NUM_THREADS,
+        threads=max_calls + _NUM_SPARE_THREADS,
         channel_timeout=_MAX_IDLE_SECONDS,
         asyncore_use_poll=True,
         clear_untrusted_proxy_headers=False,

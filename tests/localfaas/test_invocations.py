@@ -220,7 +220,7 @@ def test_removed_function_ends_its_running_call_first(gateway: Any, until: Calla
     gateway.system("POST", "functions", json={"service": "leaving", "image": "test/probe:latest"})
     gateway.wait_available("leaving", 1)
     with ThreadPoolExecutor(2) as threads:
-        running = threads.submit(gateway.call, "leaving", sleep=0.5)
+        running = threads.submit(gateway.call, "leaving", sleep=3)
         until(
             lambda: gateway.metric("localfaas_requests_in_flight", function_name="leaving.openfaas-fn") == 1,
             "it runs",

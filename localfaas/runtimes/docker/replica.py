@@ -14,7 +14,7 @@ from localfaas.memory import MemoryUsage
 from localfaas.runtimes.docker.engine import ContainerEnd, Engine, StartedContainer
 from localfaas.runtimes.docker.meter import ContainerMeter
 from localfaas.runtimes.docker.workers import Workers
-from localfaas.runtimes.interface import ReplicaExit
+from localfaas.runtimes.interface import READY_PATHS, ReplicaExit
 from localfaas.upstream import Address
 
 _log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class DockerReplica:
     """A container with a thread that reads its log and waits for its end; see `ReplicaProcess`."""
 
     has_backlog = False
+    ready_paths = READY_PATHS
 
     def __init__(
         self,
