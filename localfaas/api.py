@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from localfaas import __version__
 from localfaas.async_queue import AsyncQueue
@@ -44,7 +44,7 @@ def create_control_api(functions: Functions, queue: AsyncQueue, loop: asyncio.Ab
         queue: asynchronous calls; used on `loop` only.
         loop: the gateway's event loop, which runs.
     """
-    app = Flask("localfaas", static_folder=None)
+    app = _Application("localfaas", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY_BYTES
     views = _Views(functions, queue, loop)
     app.add_url_rule("/healthz", view_func=views.health)
@@ -71,6 +71,17 @@ def create_control_api(functions: Functions, queue: AsyncQueue, loop: asyncio.Ab
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(OSError, _refuse_storage)
     return app
+
+
+class _Application(Flask):
+    """A Flask application behind a server that ends every body itself.
+
+    OpenFaaS' gateway sends its provider each body in chunks, without a length.
+    """
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
+        environ["wsgi.input_terminated"] = True
+        return super().wsgi_app(environ, start_response)
 
 
 class _Views:
@@ -100,6 +111,9 @@ class _Views:
             "orchestration": self._functions.runtime.name,
             "version": version,
         }
+        if self._functions.is_behind_gateway:
+            # The gateway in front nests it in its own.
+            return jsonify(provider)
         return jsonify(
             {
                 "provider": provider,
@@ -232,8 +246,12 @@ class _Views:
 
 
 def _body() -> dict[str, Any]:
+    data = request.get_data()
+    if request.content_length is None and len(data) >= _MAX_BODY_BYTES:
+        # Of a body without a length no more is read, and nothing said.
+        raise RequestEntityTooLarge
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(data)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):

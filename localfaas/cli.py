@@ -92,8 +92,13 @@ def cli() -> None:
     show_default=True,
     help="How long a client may keep the gateway waiting for its request, or leave its reply.",
 )
+@click.option(
+    "--behind-gateway",
+    is_flag=True,
+    help="Be the provider of an OpenFaaS gateway, which has this address as functions_provider_url.",
+)
 @click.option("--verbose", is_flag=True, help="Log more.")
-def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
+def serve(verbose: bool, port_fallback: bool, behind_gateway: bool, **options: Any) -> None:
     r"""Serve the OpenFaaS API until SIGTERM.
 
     \b
@@ -110,7 +115,8 @@ def serve(verbose: bool, port_fallback: bool, **options: Any) -> None:
     )
     # What strangers send is no concern of the operator's; they are answered.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    run_command(lambda: serve_gateway(GatewayConfig(is_port_fallback=port_fallback, **options)))
+    config = GatewayConfig(is_port_fallback=port_fallback, is_behind_gateway=behind_gateway, **options)
+    run_command(lambda: serve_gateway(config))
 
 
 @cli.command()

@@ -26,6 +26,8 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     is_port_fallback: bool = False
+    is_behind_gateway: bool = False
+    """An OpenFaaS gateway stands in front: `/system/info` is a provider's, not a gateway's."""
     runtime: RuntimeName = "process"
     pull_policy: PullPolicy = "missing"
     """When the Docker runtime pulls an image; a local one serves where a pull fails."""

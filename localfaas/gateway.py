@@ -46,6 +46,7 @@ class Functions:
         self.secrets = SecretStore(self._paths)
         self._pools: dict[str, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.is_behind_gateway = config.is_behind_gateway
         self.is_stopping = False
 
     @property
