@@ -49,8 +49,9 @@ class Alert:
             "execErrState": "Error",
             "for": "0s",
             "annotations": {
-                # a dollar begins a variable of the environment here, unless there are two
-                "summary": self.summary.replace("{{", "{{ $$labels.").replace("}}", " }}"),
+                # not $labels: a dollar begins a variable of the environment, and whether two of them are one
+                # depends on Grafana's version
+                "summary": self.summary.replace("{{", "{{ .Labels.").replace("}}", " }}"),
                 "__dashboardUid__": self.dashboard.uid,
                 "__panelId__": str(panel_id(self.dashboard, self.panel)),
             },
