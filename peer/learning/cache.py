@@ -11,12 +11,16 @@ class Cache(Generic[Value]):
     """Keeps the most recently used values whose sizes add up to at most `capacity`.
 
     Args:
-        capacity: in the unit of the sizes that `get` is told; bytes, or a count with sizes of 1.
+        capacity: in the unit of the sizes that `get` is told; bytes, or a count with sizes of 1. It may be
+            changed at any time, and holds from the next value on that is made.
+
+    Attributes:
+        size: what the values add up to that are kept now.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._size = 0
+        self.capacity = capacity
+        self.size = 0
         self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
 
     def get(self, key: str, size: int, make: Callable[[], Value]) -> Value:
@@ -28,12 +32,12 @@ class Cache(Generic[Value]):
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key][0]
-        if size > self._capacity:
+        if size > self.capacity:
             return make()
-        while self._size + size > self._capacity:
+        while self._entries and self.size + size > self.capacity:
             _, (_, freed) = self._entries.popitem(last=False)
-            self._size -= freed
+            self.size -= freed
         value = make()
         self._entries[key] = value, size
-        self._size += size
+        self.size += size
         return value

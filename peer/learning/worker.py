@@ -26,6 +26,7 @@ from peer.messages import (
     GradientRequest,
     ModelSpec,
     RemoteObject,
+    Usage,
     encode,
 )
 from peer.store import tensors
@@ -55,7 +56,8 @@ class Worker:
     Args:
         fetch: returns the bytes of an object; the worker verifies the checksum.
         upload: puts an encoded result under a URL and returns once it is stored.
-        cache_bytes: the most bytes of weights and dataset parts that are kept from one request to the next.
+        cache_bytes: the most bytes of weights and dataset parts that are kept from one request to the next;
+            fewer where the memory limit leaves no room for them.
         allowed_models: see `peer.learning.models.check_allowed`.
     """
 
@@ -70,6 +72,7 @@ class Worker:
         self._fetch = fetch
         self._upload = upload
         self._allowed_models = allowed_models
+        self._cache_bytes = cache_bytes
         self._objects: Cache[bytearray] = Cache(cache_bytes)
         self._models: Cache[_BuiltModel] = Cache(_CACHED_MODELS)
         self._is_cold = True
@@ -105,7 +108,7 @@ class Worker:
             length=encoded.length,
             checksum=checksum,
             training=result.training,
-            usage=usage(phases, is_cold_start=self._take_cold()),
+            usage=self._used(phases),
         )
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
@@ -126,7 +129,7 @@ class Worker:
                 self._batches(request, built.model_input, phases, chunk=EVALUATION_CHUNK),
                 loss=loss,
             )
-        return EvaluateReply(evaluation=evaluation, usage=usage(phases, is_cold_start=self._take_cold()))
+        return EvaluateReply(evaluation=evaluation, usage=self._used(phases))
 
     def aggregate(self, request: AggregateRequest) -> AggregateReply:
         """Return the reply, once the mean of the request's parts is stored under its result URL.
@@ -160,12 +163,22 @@ class Worker:
             length=encoded.length,
             checksum=checksum,
             num_samples=result.num_samples,
-            usage=usage(phases, is_cold_start=self._take_cold()),
+            usage=self._used(phases),
         )
 
-    def _take_cold(self) -> bool:
+    def _used(self, phases: Phases) -> Usage:
+        """Return what the request used, having fitted the cache to what the memory limit leaves above it.
+
+        The cache may grow by half of the room that is left, so it never fills it: whether a limit is enough
+        shows at the first request, not after a hundred. The room is taken from the working set after the
+        request, for the allocator keeps what it has freed.
+        """
         is_cold, self._is_cold = self._is_cold, False
-        return is_cold
+        used = usage(phases, is_cold_start=is_cold)
+        if used.memory_limit_bytes and used.working_set_bytes:
+            room = max(0, used.memory_limit_bytes - used.working_set_bytes)
+            self._objects.capacity = min(self._cache_bytes, self._objects.size + room // 2)
+        return used
 
     def _model(self, spec: ModelSpec, data: DataParts, phases: Phases) -> _BuiltModel:
         check_allowed(spec, self._allowed_models)

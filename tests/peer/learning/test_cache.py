@@ -33,3 +33,15 @@ def test_cache_failing_make_leaves_room_as_it_was() -> None:
 
     assert cache.get("a", 10, lambda: 7) == 7
     assert cache.get("a", 10, lambda: 8) == 7
+
+
+def test_cache_with_less_capacity_lets_go_at_the_next_value() -> None:
+    cache: Cache[int] = Cache(10)
+    for key in ("a", "b"):
+        cache.get(key, 4, lambda: 1)
+
+    cache.capacity = 6
+    cache.get("c", 4, lambda: 1)
+
+    assert cache.size == 4
+    assert cache.get("c", 4, lambda: 2) == 1

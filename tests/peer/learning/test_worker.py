@@ -3,10 +3,13 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from peer.errors import ConfigurationError, DatasetError, FunctionRefused, ObjectCorrupt
 from peer.learning import worker as worker_module
-from peer.messages import Batch, ModelSpec, RemoteObject
+from peer.learning.usage import usage
+from peer.messages import Batch, ModelSpec, RemoteObject, Usage
+from peer.store import tensors
 
 BATCHES = [Batch(index=0, ranges=[(0, 2, 16), (2, 1, 3)]), Batch(index=1, ranges=[(1, 0, 16)])]
 
@@ -67,6 +70,27 @@ def test_worker_without_cache_fetches_each_time(bench: Any) -> None:
 
     assert len(checksums) == 1
     assert sorted(bench.fetched) == sorted(2 * ["part/0", "part/1", "part/2", "weights"])
+
+
+@pytest.mark.parametrize(("room_bytes", "num_fetched"), [(1 << 30, 5), (4096, 7), (-4096, 7)])
+def test_worker_whose_limit_leaves_no_room_keeps_as_much_as_one_request_needs(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, room_bytes: int, num_fetched: int
+) -> None:
+    def used(*arguments: Any, **names: Any) -> Usage:
+        found = usage(*arguments, **names)
+        return replace(found, working_set_bytes=1 << 30, memory_limit_bytes=(1 << 30) + room_bytes)
+
+    monkeypatch.setattr(worker_module, "usage", used)
+    one = bench.gradient_request("cnn", BATCHES)
+    bench.objects["others"] = b"".join(tensors.encode(bench.first_state(one.model, seed=9).tensors()).chunks)
+    other = bench.gradient_request("cnn", BATCHES, weights=bench.remote("others"))
+    worker = bench.worker()
+
+    checksums = [worker.gradient(request).checksum for request in (one, other, one, other)]
+
+    assert checksums[0] != checksums[1]
+    assert checksums[:2] == checksums[2:]
+    assert len(bench.fetched) == num_fetched
 
 
 def test_worker_usage_has_phases_and_one_cold_start(bench: Any) -> None:
