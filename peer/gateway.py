@@ -30,6 +30,19 @@ from peer.errors import (
 )
 
 _CONNECT_SECONDS = 5.0
+_NAME_LABEL = "faas_function"
+_OF_A_SPECIFICATION = (
+    "image",
+    "namespace",
+    "envProcess",
+    "envVars",
+    "constraints",
+    "secrets",
+    "annotations",
+    "limits",
+    "requests",
+    "readOnlyRootFilesystem",
+)
 _CONTROL_SECONDS = 30.0
 
 _BY_NAME: dict[str, type[PeerlessError]] = {
@@ -117,6 +130,41 @@ class Gateway:
         body = {"serviceName": function, "replicas": replicas}
         self._control("POST", f"/system/scale-function/{function}", json=body)
 
+    def update(self, specification: dict[str, Any]) -> None:
+        """Ask for another deployment of a function: `PUT /system/functions`; replicas follow by and by.
+
+        Args:
+            specification: the whole of it, as `specification_of` gives it; what is left out is unset.
+
+        Raises:
+            FunctionMissing: it is not deployed.
+            FunctionRefused: the gateway does not take it; the function is as it was.
+            GatewayDenied, GatewayUnreachable: the gateway cannot be asked.
+        """
+        name = specification["service"]
+        response = self._control("PUT", "/system/functions", json=specification)
+        if response.status_code == 404:
+            raise _error_of(name, self.address.url, response)
+        if response.status_code not in (200, 202):
+            raise FunctionRefused(
+                f"the gateway at {self.address.url} refused another deployment of {name} "
+                f"({response.status_code}): {response.text[:300].strip()}"
+            )
+
+    def info(self) -> dict[str, Any]:
+        """Return what the gateway says of itself: `GET /system/info`; see `describe` for the errors."""
+        found: dict[str, Any] = self._control("GET", "/system/info").json()
+        return found
+
+    def metrics(self) -> str:
+        """Return the gateway's metrics as text, empty where it has none at this address.
+
+        Raises:
+            GatewayUnreachable: no answer.
+        """
+        response = self._control("GET", "/metrics")
+        return response.text if response.status_code == 200 else ""
+
     def check(self) -> None:
         """Return if the gateway answers: `GET /healthz`.
 
@@ -156,6 +204,16 @@ class Gateway:
             f"no answer from the gateway at {self.address.url} ({type(error).__name__}): "
             "start the platform with `peerless up`, or say where it is with --gateway"
         )
+
+
+def specification_of(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what deploys a function as it is now: a status (`Gateway.describe`) without what only it has.
+
+    Both forms: https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml.
+    """
+    specification = {key: description[key] for key in _OF_A_SPECIFICATION if description.get(key)}
+    labels = {key: value for key, value in (description.get("labels") or {}).items() if key != _NAME_LABEL}
+    return {"service": description["name"], **specification, "labels": labels}
 
 
 def _error_of(function: str, gateway: str, response: requests.Response) -> PeerlessError:

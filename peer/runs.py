@@ -69,7 +69,7 @@ def create(
     dataset = catalogue.find(store, config.dataset)
     shards = plan_shards(dataset, config.num_peers, config.partition, config.seed)
     _check_batches(config, shards)
-    stored = _publish_initial_weights(store, config, dataset)
+    stored = publish_initial_weights(store, config, dataset)
     config = replace(
         config,
         dataset=dataset.id,
@@ -240,7 +240,7 @@ def _check_batches(config: RunConfig, shards: list[Shard]) -> None:
         )
 
 
-def _publish_initial_weights(store: Store, config: RunConfig, dataset: DatasetManifest) -> StoredObject:
+def publish_initial_weights(store: Store, config: RunConfig, dataset: DatasetManifest) -> StoredObject:
     """Put the weights that this seed gives; rank 0 alone initialises."""
     use_one_thread()
     model = initialise(config.model, dataset.num_classes, config.seed, dataset.shape)

@@ -9,6 +9,7 @@ import click
 from peer import __version__
 from peer.cli.dashboard import dashboard, top
 from peer.cli.data import data
+from peer.cli.experiment import experiment
 from peer.cli.explain import explain
 from peer.cli.options import option
 from peer.cli.platform import doctor, down, status, up
@@ -57,7 +58,21 @@ def cli(verbose: bool) -> None:
     )
 
 
-for command in (up, down, status, doctor, data, train, explain, peer, resume, runs, dashboard, top):
+for command in (
+    up,
+    down,
+    status,
+    doctor,
+    data,
+    train,
+    explain,
+    peer,
+    resume,
+    runs,
+    experiment,
+    dashboard,
+    top,
+):
     cli.add_command(command)
 
 

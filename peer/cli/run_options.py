@@ -64,7 +64,8 @@ def _count_or(word: str, number: int) -> Callable[[Any], int]:
     return convert
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def yaml_mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping from names to what JSON can hold, from YAML; to be used as the `type` of an option."""
     try:
         mapping = yaml.safe_load(value) if isinstance(value, str) else value
     except yaml.YAMLError as error:
@@ -117,7 +118,7 @@ _OPTIONS = (
         "--model-arguments",
         "model.arguments",
         "YAML mapping for the model, such as '{input_size: 64}'.",
-        type=_mapping,
+        type=yaml_mapping,
         default="{}",
         metavar="YAML",
     ),

@@ -39,7 +39,7 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
     if gateway.url:
         check_gateway(gateway)
     make_folder(options["runs_dir"])
-    _compute_with_one_thread()
+    compute_with_one_thread()
     from peer.session import Surroundings
 
     return Surroundings(
@@ -67,7 +67,7 @@ def create(
     from peer import runs
     from peer.session import invoker_for
 
-    _store_dataset(store, config.dataset, data_dir)
+    store_dataset(store, config.dataset, data_dir)
     config = _with_epochs(store, config, epochs)
     make_folder(surroundings.directory)
     try:
@@ -83,7 +83,7 @@ def create(
 def resume(store: Store, run: str, options: dict[str, Any]) -> tuple[RunConfig, RunStart]:
     """Return what `peer.runs.resume` does, without waiting for torch if there is no such run."""
     _check_exists(store, run)
-    _compute_with_one_thread()
+    compute_with_one_thread()
     from peer import runs
 
     return runs.resume(store, run, _liveness(options))
@@ -96,7 +96,7 @@ def join(store: Store, run: str, rank: int, options: dict[str, Any]) -> tuple[Ru
         ConfigurationError: the run has no such rank.
         PeerLost: peer 0 does not come.
     """
-    _compute_with_one_thread()
+    compute_with_one_thread()
     from peer import runs
 
     existing = store.get_message_if_exists(keys.run_config(run), RunConfig)
@@ -173,7 +173,7 @@ def _check_rank(config: RunConfig, rank: int) -> None:
         )
 
 
-def _store_dataset(store: Store, dataset: str, data_dir: Path | None) -> None:
+def store_dataset(store: Store, dataset: str, data_dir: Path | None) -> None:
     """Push a dataset that is not stored yet."""
     from peer.learning.datasets import catalogue
 
@@ -198,7 +198,7 @@ def _with_epochs(store: Store, config: RunConfig, epochs: float | None) -> RunCo
     return replace(config, rounds=math.ceil(epochs * num_samples / global_batch))
 
 
-def _compute_with_one_thread() -> None:
+def compute_with_one_thread() -> None:
     """Fix the number of threads before torch is imported: the same bits everywhere, and safe forks."""
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"

@@ -1,0 +1,1 @@
+"""Experiments: questions asked of the ordinary functions, answered with a table, raw data and a plot."""
