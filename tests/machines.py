@@ -14,7 +14,8 @@ from typing import IO
 from parts import missing, program
 
 _SUBNET = "198.18.7"  # of the block that is reserved for benchmarks (RFC 2544), so nobody's
-_SETNS = 'mount --bind "$0" /etc/hosts && exec "$@"'
+_WITH_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
+_WITH_DRIVE = 'mount -t tmpfs tmpfs /srv && mkdir "$1" && mount --bind "$0" "$1" && shift && exec "$@"'
 
 
 def require_machines() -> None:
@@ -61,12 +62,23 @@ class Machines:
             subprocess.run(["ip", "netns", "delete", self._namespace(machine)], capture_output=True)
 
     def start(
-        self, machine: int, arguments: Sequence[str], environment: Mapping[str, str], output: IO[bytes]
+        self,
+        machine: int,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        output: IO[bytes],
+        drive: tuple[Path, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a process on a machine; its id is the program's own."""
+        """Start a process on a machine; its id is the program's own.
+
+        `drive` is a folder, and where below /srv the process has it.
+        """
         enter = ["nsenter", f"--net=/run/netns/{self._namespace(machine)}", "unshare", "--mount"]
+        enter += ["sh", "-c", _WITH_HOSTS, str(self.directory / "hosts")]
+        if drive is not None:
+            enter += ["sh", "-c", _WITH_DRIVE, *map(str, drive)]
         return subprocess.Popen(
-            [*enter, "sh", "-c", _SETNS, str(self.directory / "hosts"), *arguments],
+            [*enter, *arguments],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
