@@ -4,11 +4,16 @@ No image can be pulled where the tests run, so their base is made of this machin
 takes some minutes and 4 GB of disk, which are given back.
 """
 
+import os
 import secrets
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,13 +23,14 @@ import torch
 from base_image import import_base_image
 from conftest import StoreServer
 from docker.models.containers import Container
-from harness import CHECKOUT
+from harness import CHECKOUT, IMPATIENT, Runner
 from parts import missing
 
 from localfaas.build import build_function
 from localfaas.config import StatePaths
 from localfaas.stack import Function, load_stack
 from peer import messages
+from peer.config import GatewayAddress
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import SHUFFLED, TRAIN
 from peer.learning.flat import Layout
@@ -41,10 +47,11 @@ from peer.messages import (
     ModelSpec,
     RemoteObject,
 )
+from peer.session import Surroundings
 from peer.store import tensors
 from peer.store.retry import Patience, poll
-from peer.store.s3 import Store
-from peer.store.servers import free_port
+from peer.store.s3 import Store, StoreAddress
+from peer.store.servers import find_minio, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -79,8 +86,12 @@ class Images:
                 forcerm=True,
             )
 
+    @property
+    def tags(self) -> list[str]:
+        return [function.image for function in self.functions.values()]
+
     def remove(self) -> None:
-        for tag in [*(function.image for function in self.functions.values()), f"{self.prefix}/base:test"]:
+        for tag in [*self.tags, f"{self.prefix}/base:test"]:
             if self.client.images.list(tag):
                 self.client.images.remove(tag, force=True)
 
@@ -216,3 +227,71 @@ def test_images_compute_the_bits_that_this_process_computes(images: Images, stor
     assert evaluated.evaluation == local.evaluate(evaluate).evaluation
     assert written == [None, None]
     assert users == [b"12000", b"12000"]
+
+
+@pytest.fixture
+def reachable_store(images: Images, tmp_path: Path) -> Iterator[StoreAddress]:
+    """MinIO at an address of this machine that containers reach, and other machines do not."""
+    program = find_minio()
+    if program is None:
+        missing("no minio program: scripts/install-minio.sh installs it")
+    (bridge, *_) = images.client.networks.get("bridge").attrs["IPAM"]["Config"]
+    host = bridge.get("Gateway") or str(next(ip_network(bridge["Subnet"]).hosts()))
+    port = free_port(host)
+    address = StoreAddress(f"http://{host}:{port}", "peerless", "a-secret-for-tests")
+    server = subprocess.Popen(
+        [program, "server", "--quiet", "--address", f"{host}:{port}", tmp_path / "data"],
+        env={**os.environ, "MINIO_ROOT_USER": address.access_key, "MINIO_ROOT_PASSWORD": address.secret_key},
+    )
+    store = Store(address, patience=LONG)
+    try:
+        store.ensure_bucket()
+        yield address
+    finally:
+        store.close()
+        server.kill()
+        server.wait()
+
+
+@contextmanager
+def gateway(runtime: str, images: Images, store: StoreAddress, directory: Path) -> Iterator[GatewayAddress]:
+    """Run a gateway with the functions of stack.yml, started as a user does; SIGTERM removes what it made."""
+    state = directory / runtime
+    url = f"http://127.0.0.1:{free_port()}"
+    stack = ["-f", str(CHECKOUT / "stack.yml"), "--state-dir", str(state)]
+    environment = os.environ | {
+        "PEERLESS_IMAGE_PREFIX": images.prefix,
+        "PEERLESS_STORE_ORIGINS": store.endpoint,
+    }
+
+    def localfaas(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "localfaas", *arguments], env=environment)
+
+    assert localfaas("build", *stack).wait(timeout=60) == 0
+    port = url.rpartition(":")[2]
+    server = localfaas("serve", "--runtime", runtime, "--port", port, "--state-dir", str(state))
+    password = StatePaths(state).password
+    try:
+        assert poll(lambda: password.exists() or None, LONG)
+        assert localfaas("deploy", *stack, "--gateway", url, "--wait", "120").wait(timeout=180) == 0
+        yield GatewayAddress(url, "admin", password.read_text().strip())
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def test_training_by_containers_ends_with_the_weights_of_one_by_processes(
+    images: Images, reachable_store: StoreAddress, tmp_path: Path
+) -> None:
+    weights = {}
+    for runtime in ("process", "docker"):
+        with gateway(runtime, images, reachable_store, tmp_path) as address:
+            surroundings = Surroundings(reachable_store, address, IMPATIENT, 120.0, tmp_path)
+            results = Runner(surroundings).train(f"by-{runtime}")
+            if runtime == "docker":
+                running = {container["ImageID"] for container in images.client.api.containers()}
+                assert {images.client.images.get(tag).id for tag in images.tags} <= running
+            weights[runtime] = {result.weights.checksum for result in results}
+
+    assert len(weights["process"]) == 1
+    assert weights["docker"] == weights["process"]
