@@ -23,6 +23,7 @@ from peer.errors import ConfigurationError, PeerlessError
 if TYPE_CHECKING:
     from peer.dashboard.collector import Collector
     from peer.dashboard.sources import Places
+    from peer.dashboard.state import State
 
 DEFAULT_PORT = 8090
 
@@ -116,13 +117,20 @@ def top(run: str | None, is_once: bool, as_json: bool, **options: Any) -> None:
     collector = Collector(_places(run, options))
     try:
         if as_json:
-            click.echo(messages.encode(collector.read_once()))
+            click.echo(messages.encode(_read_twice(collector)))
         elif is_once or not sys.stdout.isatty():
-            Console().print(frame(collector.read_once()))
+            Console().print(frame(_read_twice(collector)))
         else:
             _show_frames(collector)
     finally:
         collector.stop()
+
+
+def _read_twice(collector: "Collector") -> "State":
+    """Return the second of two states, which has rates, too."""
+    collector.read_once()
+    time.sleep(_FRAME_SECONDS)
+    return collector.read_once()
 
 
 def _show_frames(collector: "Collector") -> None:

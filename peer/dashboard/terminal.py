@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +22,7 @@ _PHASE_STYLES = {
 
 
 def frame(state: State) -> RenderableType:
-    """Return what is shown of a state."""
+    """Return what is shown of a state; what was read elsewhere is text, and no command to the terminal."""
     parts: list[RenderableType] = [*_run(state), *_findings(state.findings)]
     if state.functions:
         parts += ["", _functions(state.functions)]
@@ -32,9 +31,9 @@ def frame(state: State) -> RenderableType:
     if state.invocations:
         parts += ["", _invocations(state.invocations)]
         retries = ", ".join(f"{count} × {reason}" for reason, count in state.retries.items())
-        parts.append(Text(f"tried again in this run: {retries or 'none'}", style="dim"))
+        parts.append(_text(f"tried again in this run: {retries or 'none'}", "dim"))
     missing = [source for source in state.sources if source.status != "ok" and source.name != "peers"]
-    parts += [Text(f"{source.name}: {source.text}", style="dim") for source in missing]
+    parts += [_text(f"{source.name}: {source.text}", "dim") for source in missing]
     return Group(*parts)
 
 
@@ -42,8 +41,8 @@ def _run(state: State) -> list[RenderableType]:
     run = state.run
     if run is None:
         return [Text("no run yet: `peerless train` begins one", style="bold")]
-    title = Text.assemble((run.name, "bold"), "  ", (run.status, _STYLES.get(run.status, "")))
-    return [title, Text(run.reason) if run.reason else _progress(run), _figures(run)]
+    title = Text.assemble(_text(run.name, "bold"), "  ", _text(run.status, _STYLES.get(run.status, "")))
+    return [title, _text(run.reason) if run.reason else _progress(run), _figures(run)]
 
 
 def _progress(run: RunState) -> RenderableType:
@@ -73,7 +72,7 @@ def _figures(run: RunState) -> Text:
 def _findings(findings: Sequence[Finding]) -> list[Text]:
     styles = {"error": "bold red", "warning": "yellow"}
     return [
-        Text(f"! {finding.subject} {finding.text}", style=styles.get(finding.severity, ""))
+        _text(f"! {finding.subject} {finding.text}", styles.get(finding.severity, ""))
         for finding in findings
     ]
 
@@ -88,7 +87,7 @@ def _functions(functions: Sequence[FunctionState]) -> Table:
             else _or_dash(item.reclaims_per_second, "{:.1f}/s")
         )
         table.add_row(
-            escape(item.name),
+            _text(item.name),
             _gauge(item),
             _bytes(item.peak_bytes),
             pressure,
@@ -113,16 +112,19 @@ def _gauge(item: FunctionState) -> Text:
 
 
 def _peers(phases: Sequence[str], peers: Sequence[PeerLane]) -> list[RenderableType]:
-    table = _table("peer", "a round, by phase", "seconds", "own work", "round")
+    table = _table("peer", "a round, by phase", "most of it", "seconds", "own work", "round")
     longest = max((lane.round_seconds or 0.0 for lane in peers), default=0.0) or 1.0
     for lane in peers:
         bar = Text()
         for phase, seconds in zip(phases, lane.phase_seconds, strict=False):
             bar.append("█" * round(_BAR_WIDTH * seconds / longest), style=_PHASE_STYLES.get(phase, ""))
         name = f"{lane.peer} slow" if lane.is_slow else str(lane.peer)
+        phase, most = max(zip(phases, lane.phase_seconds, strict=False), key=lambda pair: pair[1])
+        share = f"{phase} {most / lane.round_seconds:.0%}" if lane.round_seconds else "–"
         table.add_row(
             Text(name, style="yellow" if lane.is_slow else ""),
             bar,
+            share,
             _or_dash(lane.round_seconds, "{:.2f}"),
             _or_dash(lane.own_seconds, "{:.2f}"),
             "–" if lane.round is None else str(lane.round + 1),
@@ -138,10 +140,10 @@ def _invocations(rows: Sequence[InvocationRow]) -> Table:
     for row in rows:
         codes = ", ".join(f"{count} × {code}" for code, count in row.errors_by_code.items())
         table.add_row(
-            escape(row.function),
+            _text(row.function),
             str(row.count),
             _or_dash(row.per_second, "{:.1f}/s"),
-            Text(codes or "none", style="red" if row.num_errors else ""),
+            _text(codes or "none", "red" if row.num_errors else ""),
             _or_dash(row.p50_seconds, "{:.3f} s"),
             _or_dash(row.p95_seconds, "{:.3f} s"),
         )
@@ -153,6 +155,10 @@ def _table(*titles: str) -> Table:
     for index, title in enumerate(titles):
         table.add_column(title, justify="left" if index < 2 else "right", no_wrap=True)
     return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text("".join(each if each.isprintable() else "�" for each in text), style=style)
 
 
 def _or_dash(value: float | None, form: str = "{}") -> str:

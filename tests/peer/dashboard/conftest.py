@@ -24,10 +24,10 @@ def start_page(tmp_path: Path) -> Iterator[StartPage]:
     def start(*arguments: object, port: int = 0, environment: dict[str, str] | None = None) -> Page:
         log_path = tmp_path / f"page-{len(pages)}.log"
         places = ["--state-dir", tmp_path / "state", "--runs-dir", tmp_path / "runs"]
-        command = [sys.executable, "-m", "peer", "dashboard", "--port", port, *arguments]
+        command = [sys.executable, "-m", "peer", "dashboard", "--port", port, *places, *arguments]
         with log_path.open("wb") as log_file:
             process = subprocess.Popen(
-                [str(word) for word in command + [word for word in places if word not in arguments]],
+                [str(word) for word in command],
                 stderr=log_file,
                 cwd=tmp_path,
                 env=os.environ | (environment or {}),
