@@ -1,11 +1,14 @@
 """Docker for tests: images FROM scratch that hold busybox and shell scripts, built here and never pulled."""
 
+import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 from parts import missing, program
@@ -43,6 +46,19 @@ def busybox_image(dockerfile: str | None = None) -> Iterator[str]:
     docker("image", "rm", "--force", name)
 
 
+def inspect(container: str) -> dict[str, Any]:
+    """Return everything that Docker says of a container."""
+    found: dict[str, Any] = json.loads(docker("inspect", container))[0]
+    return found
+
+
+def docker_stats_bytes(container: str) -> float:
+    """Return the memory that `docker stats` shows for a container now."""
+    shown = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container).partition("/")[0].strip()
+    number = shown.rstrip("KMGTiB")
+    return float(number) * 1_024 ** "BKMGT".index(shown[len(number)])
+
+
 def containers(identity: str) -> list[str]:
     """Return the ids of a state directory's containers, running or not, sorted."""
     found = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label=localfaas.state={identity}")
@@ -52,3 +68,8 @@ def containers(identity: str) -> list[str]:
 def networks(identity: str) -> list[str]:
     """Return the networks of a state directory."""
     return docker("network", "ls", "--quiet", "--filter", f"label=localfaas.state={identity}").split()
+
+
+def control_groups(part: str) -> list[str]:
+    """Return the control groups that have this in their path, in every hierarchy."""
+    return [place for place, _, _ in os.walk("/sys/fs/cgroup") if part in place]

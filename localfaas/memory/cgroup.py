@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _MICROSECOND = 1e-6
 # A charge is tried against the limit with swap first, where recent kernels count no failure. So that one is
 # above the limit proper by more than a charge, at most a huge page, can be.
-_SWAP_MARGIN_BYTES = 4 << 20
+SWAP_MARGIN_BYTES = 4 << 20
 _REMOVE_ATTEMPTS = 200
 _REMOVE_PAUSE_SECONDS = 0.01
 
@@ -126,7 +126,7 @@ class CgroupMemory:
         (path / first).write_text(str(limit_bytes))
         for other in others:
             with suppress(OSError):
-                (path / other).write_text(str(limit_bytes + _SWAP_MARGIN_BYTES))
+                (path / other).write_text(str(limit_bytes + SWAP_MARGIN_BYTES))
         if self._version == 2:
             for file, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
                 with suppress(OSError):

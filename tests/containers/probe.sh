@@ -13,6 +13,7 @@ case $Http_Query in
     limits=*) cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null ||
         cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max ;;
     reach=*) nc -w 2 "$value" 8080 </dev/null && echo reached || echo not reached ;;
+    fetch=*) wget -q -O - "$(cat)" ;;
     fail=*) echo "failed as asked"; exit 3 ;;
     *) env | grep '^Http_'; echo "body=$(cat)" ;;
 esac

@@ -16,13 +16,14 @@ Http_Query=
 export Http_Method Http_Path Http_Query
 
 reply() {
-    printf 'HTTP/1.1 %s\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %s\r\n\r\n' \
+    printf 'HTTP/1.1 %b\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %s\r\n\r\n' \
         "$1" "$(printf %s "$2" | wc -c)"
     [ "$Http_Method" = HEAD ] || printf %s "$2"
 }
 
 case $Http_Path in
     /_/health) reply "200 OK" OK ;;
+    /redirect) reply "302 Found\r\nLocation: $destination" "" ;;
     /_/*) reply "404 Not Found" "" ;;
     *)
         output=$(head -c "$length" | $fprocess; code=$?; printf x; exit "$code")

@@ -1,12 +1,22 @@
 """What every runtime does alike: one function, `containers/probe.sh`, as a process and in a container."""
 
+import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from docker_images import CONTEXT, busybox_image, containers, networks, require_docker
+from docker_images import (
+    CONTEXT,
+    busybox_image,
+    containers,
+    control_groups,
+    networks,
+    require_docker,
+)
+from parts import missing
 
 from localfaas.config import StatePaths
 
@@ -157,6 +167,62 @@ def test_scaling_keeps_so_many_replicas(gateway: Any, deploy: Callable[..., None
     wait_available(gateway, 1)
 
 
+def test_request_wakes_a_function_that_has_no_replica(gateway: Any, deploy: Callable[..., None]) -> None:
+    deploy()
+    scaled = gateway.system("POST", "scale-function/fn", json={"serviceName": "fn", "replicas": 0})
+    assert scaled.status_code == 202
+    wait_available(gateway, 0)
+
+    reply = gateway.call("fn", b"early")
+
+    assert reply.status_code == 200 and "body=early" in reply.text
+    assert reply.headers["X-Cold-Start"] == "1"
+
+
+def test_load_brings_replicas_and_quiet_takes_them_away(gateway: Any, deploy: Callable[..., None]) -> None:
+    scaling = {"type": "capacity", "target": "1", "max": "2"}
+    deploy(labels={f"com.openfaas.scale.{name}": value for name, value in scaling.items()})
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(gateway.call, "fn", sleep="4") for _ in range(4)]
+        gateway.until(lambda: gateway.status("fn")["replicas"] == 2, "two replicas")
+        replies = [call.result() for call in calls]
+
+    assert {reply.status_code for reply in replies} == {200}
+    gateway.until(lambda: gateway.status("fn")["replicas"] == 1, "one again", 180)
+    wait_available(gateway, 1)
+
+
+def test_function_of_a_namespace_is_another_one(
+    gateway: Any, image: str, deploy: Callable[..., None]
+) -> None:
+    assert gateway.system("POST", "namespace/", json={"name": "dev", "labels": {}}).status_code == 201
+    gateway.system("POST", "secrets", json={"name": "one", "value": "of the default"})
+    gateway.system("POST", "secrets", json={"name": "one", "value": "of dev", "namespace": "dev"})
+    deploy(secrets=["one"])
+
+    body = {"service": "fn", "image": image, "namespace": "dev", "secrets": ["one"]}
+    assert gateway.system("POST", "functions", json=body).status_code == 202
+
+    assert gateway.call("fn", secret="one").text == "of the default"
+    assert gateway.call("fn.dev", secret="one").text == "of dev"
+    assert [each["namespace"] for each in gateway.system("GET", "functions?namespace=dev").json()] == ["dev"]
+    gone = {"functionName": "fn", "namespace": "dev"}
+    assert gateway.system("DELETE", "functions", json=gone).status_code == 202
+    assert gateway.call("fn.dev").status_code == 404
+    assert gateway.call("fn", secret="one").text == "of the default"
+
+
+def test_asynchronous_call_is_run_later(gateway: Any, deploy: Callable[..., None]) -> None:
+    deploy(envVars={"combine_output": "false"})
+
+    url = f"{gateway.url}/async-function/fn?print=later"
+    reply = requests.post(url, data=b"x", headers={"X-Call-Id": "call-1"}, timeout=60)
+
+    assert (reply.status_code, reply.headers["X-Call-Id"]) == (202, "call-1")
+    gateway.until(lambda: "later" in gateway.system("GET", "logs?name=fn").text, "it ran")
+
+
 def test_update_replaces_the_replicas(gateway: Any, deploy: Callable[..., None]) -> None:
     deploy(envVars={"version": "1"})
     before = gateway.call("fn").headers["X-Replica"]
@@ -183,6 +249,35 @@ def test_out_of_memory_is_a_507_and_the_next_replica_serves(
     assert gateway.metric("localfaas_memory_limit_bytes", **labels) == 48 << 20
     assert gateway.metric("localfaas_memory_peak_bytes", **labels) >= 40 << 20
     assert "out of memory" in gateway.system("GET", "logs?name=fn").text
+
+
+def test_every_figure_of_memory_and_cpu_says_what_measured_it(
+    gateway: Any, deploy: Callable[..., None]
+) -> None:
+    deploy(limits={"memory": "48Mi"})
+    labels = {"function_name": "fn.openfaas-fn"}
+    before = gateway.metric("pod_cpu_usage_seconds_total", **labels)
+
+    assert gateway.call("fn", hungry=str(16 << 20)).status_code == 200
+
+    assert gateway.metric("localfaas_memory_peak_bytes", **labels) >= 16 << 20
+    assert 0 < gateway.metric("pod_memory_working_set_bytes", **labels) < 48 << 20
+    assert gateway.metric("pod_cpu_usage_seconds_total", **labels) > before
+    page = requests.get(f"{gateway.url}/metrics", timeout=30).text
+    (source,) = set(re.findall(r'memory_source="([^"]+)"', page))
+    for name in ("localfaas_memory_reclaims_total", "localfaas_major_faults_total"):
+        assert re.search(rf'^{name}{{.*source="{source}"}}', page, re.MULTILINE), f"{name} of {source}"
+    assert source in ("cgroup-v1", "cgroup-v2", "rlimit")
+
+
+def test_limit_that_is_reached_is_counted(gateway: Any, deploy: Callable[..., None]) -> None:
+    deploy(limits={"memory": "48Mi"})
+    if 'memory_source="rlimit"' in requests.get(f"{gateway.url}/metrics", timeout=30).text:
+        missing("no control group can be made here, and RLIMIT_DATA counts nothing")
+
+    assert gateway.call("fn", hungry=str(200 << 20)).status_code == 507
+
+    gateway.until(lambda: gateway.metric("localfaas_memory_reclaims_total") >= 1, "the limit was reached")
 
 
 def test_unknown_image_is_refused_with_what_to_do(gateway: Any) -> None:
@@ -250,10 +345,10 @@ def test_remove_leaves_nothing_of_the_function(
 
 
 def is_nothing_left(state_dir: Path, runtime: str) -> bool:
+    identity = StatePaths(state_dir).identity
     if runtime == "docker":
-        identity = StatePaths(state_dir).identity
         return not containers(identity) and not networks(identity)
-    return not list(state_dir.glob("run/*.sock"))
+    return not list(state_dir.glob("run/*.sock")) and not control_groups(f"localfaas-{identity}/")
 
 
 def assert_nothing_left(state_dir: Path, runtime: str) -> None:

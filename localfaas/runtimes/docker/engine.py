@@ -18,6 +18,7 @@ from docker.api.client import APIClient
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from localfaas.errors import ConfigurationError, RuntimeUnavailable
+from localfaas.runtimes.docker.options import EngineFacts
 
 _TIMEOUT_SECONDS = 60
 _POOL_SIZE = 64
@@ -91,14 +92,9 @@ class Engine:
             ) from error
 
     @property
-    def num_cpus(self) -> int:
-        """Cores that containers share."""
-        return int(self._info.get("NCPU") or 1)
-
-    @property
-    def cgroup_version(self) -> int:
-        """Of the control groups that hold containers: 1 or 2."""
-        return int(self._info.get("CgroupVersion") or 1)
+    def facts(self) -> EngineFacts:
+        """What the Engine says of where containers run."""
+        return EngineFacts(int(self._info.get("NCPU") or 1), int(self._info.get("CgroupVersion") or 1))
 
     def find_image(self, name: str) -> str | None:
         """Return the id of a local image, None where there is none.
@@ -126,6 +122,38 @@ class Engine:
                 if reason := progress.get("error"):
                     raise EngineRefused(str(reason))
             return str(self._api.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]
+
+    def build_image(
+        self, context: str, name: str, build_args: Mapping[str, str], on_line: Callable[[str], None]
+    ) -> None:
+        """Leave an image of that name, built from a folder with a Dockerfile in it.
+
+        Args:
+            context: the folder; its .dockerignore counts.
+            name: of the image, with its tag.
+            build_args: for the ARGs of the Dockerfile.
+            on_line: takes what the Engine says meanwhile.
+
+        Raises:
+            EngineRefused: a step failed, or the Dockerfile is none; an older image of that name stays.
+            RuntimeUnavailable: the daemon does not answer.
+        """
+        with _translated():
+            # A step may be silent for as long as it takes, so there is no time-out.
+            steps = self._api.build(
+                path=context,
+                tag=name,
+                buildargs=dict(build_args),
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=None,
+            )
+            for step in steps:
+                if reason := step.get("error"):
+                    raise EngineRefused(str(reason))
+                if line := str(step.get("stream", "")).rstrip():
+                    on_line(line)
 
     def launch(
         self, name: str, options: Mapping[str, Any], host_options: Mapping[str, Any]

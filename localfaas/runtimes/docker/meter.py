@@ -103,6 +103,9 @@ def find_group(
         return None
     found = find_groups(groups, mounted)
     unified = found.get("")
+    if unified is not None and container.id not in str(unified):
+        # Where the Engine makes no group of version 2, its containers are in one that others are in, too.
+        unified = None
     if "memory" in found and "cpuacct" in found:
         return ContainerGroup(CgroupGroup(found["memory"], 1, unified), found["cpuacct"] / "cpuacct.usage", 1)
     if unified is not None and (unified / "memory.current").exists():

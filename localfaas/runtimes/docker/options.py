@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from docker.types import LogConfig
 
 from localfaas.deployments import NAME_LABEL, Deployment
+from localfaas.memory.cgroup import SWAP_MARGIN_BYTES
 from localfaas.quantities import parse_cpus, parse_memory_bytes
 from localfaas.runtimes.environment import common_environment
 
@@ -38,6 +39,17 @@ _LEAST_CPUS = 0.01
 _MAX_HOSTNAME = 63
 
 
+@dataclass(frozen=True)
+class EngineFacts:
+    """What the Engine says of where containers run."""
+
+    num_cpus: int
+    """Cores that containers share."""
+
+    cgroup_version: int
+    """Of the control groups that hold containers: 1 or 2."""
+
+
 def deployment_digest(deployment: Deployment, image_id: str) -> str:
     """Return what tells containers of this deployment and image from all others."""
     content = json.dumps([_FORMAT, asdict(deployment), image_id], sort_keys=True)
@@ -48,6 +60,11 @@ def memory_limit_bytes(deployment: Deployment) -> int | None:
     """Return the limit that a container gets: at least what the Engine takes."""
     limit_bytes = deployment.memory_limit_bytes
     return None if limit_bytes is None else max(limit_bytes, LEAST_MEMORY_BYTES)
+
+
+def container_name(replica: str) -> str:
+    """Return what the container of a replica is called."""
+    return f"localfaas-{replica}"
 
 
 def container_options(deployment: Deployment, image_id: str, replica: str, identity: str) -> dict[str, Any]:
@@ -75,7 +92,7 @@ def container_options(deployment: Deployment, image_id: str, replica: str, ident
 
 
 def host_options(
-    deployment: Deployment, network: str, secrets_directory: str | None, num_cpus: int
+    deployment: Deployment, network: str, secrets_directory: str | None, facts: EngineFacts
 ) -> dict[str, Any]:
     """Return the arguments of `create_host_config` for the replicas of a deployment."""
     options: dict[str, Any] = {
@@ -87,8 +104,8 @@ def host_options(
         "cap_drop": _DROPPED_CAPABILITIES,
         "pids_limit": _MAX_PROCESSES,
         "log_config": LogConfig(type=LogConfig.types.JSON, config=_LOG_OPTIONS),
-        **_memory_options(deployment),
-        **_cpu_options(deployment.limits, deployment.requests, num_cpus),
+        **_memory_options(deployment, facts.cgroup_version),
+        **_cpu_options(deployment.limits, deployment.requests, facts.num_cpus),
     }
     if deployment.read_only_root_filesystem:
         options |= {"read_only": True, "tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}}
@@ -97,12 +114,13 @@ def host_options(
     return options
 
 
-def _memory_options(deployment: Deployment) -> dict[str, int]:
+def _memory_options(deployment: Deployment, cgroup_version: int) -> dict[str, int]:
     limit_bytes = memory_limit_bytes(deployment)
     options: dict[str, int] = {}
     if limit_bytes is not None:
-        # With both the same there is no swap.
-        options |= {"mem_limit": limit_bytes, "memswap_limit": limit_bytes}
+        # With both the same there is no swap, and under version 1 no count of how often the limit is met.
+        swap_bytes = SWAP_MARGIN_BYTES if cgroup_version == 1 else 0
+        options |= {"mem_limit": limit_bytes, "memswap_limit": limit_bytes + swap_bytes}
     if request := deployment.requests.get("memory"):
         request_bytes = max(parse_memory_bytes(request), LEAST_MEMORY_BYTES)
         options["mem_reservation"] = min(request_bytes, limit_bytes or request_bytes)

@@ -19,6 +19,7 @@ from localfaas.runtimes.docker.options import (
     LEAST_MEMORY_BYTES,
     REPLICA_LABEL,
     STATE_LABEL,
+    container_name,
     container_options,
     deployment_digest,
     host_options,
@@ -65,10 +66,9 @@ class DockerRuntime:
         Raises:
             RuntimeUnavailable: the daemon does not answer.
         """
-        self.memory_source = f"cgroup-v{engine.cgroup_version}"
-        self.memory_description = (
-            f"memory limits are held by Docker: cgroup v{engine.cgroup_version}, without swap"
-        )
+        version = engine.facts.cgroup_version
+        self.memory_source = f"cgroup-v{version}"
+        self.memory_description = f"memory limits are held by Docker: cgroup v{version}"
         self._engine = engine
         self._identity = identity
         self._pull_policy = pull_policy
@@ -81,6 +81,7 @@ class DockerRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sampling: asyncio.Task[None] | None = None
         self._orphans: list[Container] = []
+        self._is_closing = False
         for container in engine.list_containers(self._label):
             if container.is_running:
                 self._orphans.append(container)
@@ -112,7 +113,11 @@ class DockerRuntime:
         except asyncio.CancelledError:
             self._spawn(self._undo(launching))
             raise
-        except (EngineRefused, RuntimeUnavailable, OSError) as error:
+        except RuntimeUnavailable as error:
+            # Nobody knows what the daemon makes of it yet, nor when.
+            self._spawn(self._remove_in_time(container_name(spec.name)))
+            raise StartFailed(str(error)) from error
+        except (EngineRefused, OSError) as error:
             await self._network.release()
             raise StartFailed(str(error)) from error
         return self._attach(launcher, spec.name, container, spec.log)
@@ -145,6 +150,7 @@ class DockerRuntime:
 
     async def close(self) -> None:
         """Leave no container and no network; see the interface."""
+        self._is_closing = True
         if self._sampling is not None:
             self._sampling.cancel()
         while self._tasks:
@@ -192,15 +198,24 @@ class DockerRuntime:
             _open_to_containers(Path(spec.secrets_directory))
         deployment = launcher.deployment
         return self._engine.launch(
-            f"localfaas-{spec.name}",
+            container_name(spec.name),
             container_options(deployment, launcher.image_id, spec.name, self._identity),
-            host_options(deployment, self._network.name, spec.secrets_directory, self._engine.num_cpus),
+            host_options(deployment, self._network.name, spec.secrets_directory, self._engine.facts),
         )
 
     async def _undo(self, launching: asyncio.Future[StartedContainer]) -> None:
         with suppress(EngineRefused, RuntimeUnavailable, OSError):
             container = await launching
             await self._workers.run(self._engine.remove, container.id)
+        await self._network.release()
+
+    async def _remove_in_time(self, name: str) -> None:
+        """Remove a container that may be there, once the daemon answers; `close` does not wait for it."""
+        while not self._is_closing:
+            with suppress(RuntimeUnavailable):
+                await self._workers.run(self._engine.remove, name)
+                break
+            await asyncio.sleep(_SAMPLE_SECONDS)
         await self._network.release()
 
     def _attach(

@@ -74,6 +74,27 @@ def test_figures_of_cgroup_1_are_in_two_hierarchies(tmp_path: Path) -> None:
     assert meter.final_memory(is_out_of_memory=True, limit_bytes=20_000).oom_kills == 1
 
 
+def test_pressure_of_a_group_that_others_are_in_is_not_the_containers(tmp_path: Path) -> None:
+    proc, mounts = lay_out(
+        tmp_path,
+        "5:memory:/docker/abc123\n3:cpu,cpuacct:/docker/abc123\n0::/\n",
+        FIRST + UNIFIED.replace("{root}", "{root}/unified"),
+        {
+            "memory/docker/abc123/memory.usage_in_bytes": "9000\n",
+            "memory/docker/abc123/memory.max_usage_in_bytes": "12000\n",
+            "memory/docker/abc123/memory.stat": "total_inactive_file 4000\n",
+            "memory/docker/abc123/memory.oom_control": "oom_kill 0\n",
+            "memory/docker/abc123/memory.failcnt": "0\n",
+            "cpu/docker/abc123/cpuacct.usage": "1\n",
+            "unified/memory.pressure": "some avg10=0 total=7000000\nfull avg10=0 total=5000000\n",
+        },
+    )
+
+    usage = ContainerMeter(find_group(CONTAINER, proc, mounts)).memory()
+
+    assert (usage.working_set_bytes, usage.pressure) == (5000, None)
+
+
 def test_group_of_another_process_of_that_number_is_not_taken(tmp_path: Path) -> None:
     proc, mounts = lay_out(
         tmp_path, "0::/user.slice/shell\n", UNIFIED, {"user.slice/shell/memory.current": "1"}

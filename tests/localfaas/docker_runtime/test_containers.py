@@ -1,58 +1,28 @@
-"""What only containers have: how they are confined, adopted and removed, and what their daemon does."""
+"""What only containers have: how they are confined, measured, adopted, replaced and removed."""
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_images import busybox_image, containers, docker, networks, require_docker
+from docker_images import (
+    busybox_image,
+    containers,
+    control_groups,
+    docker,
+    docker_stats_bytes,
+    inspect,
+    networks,
+)
 
 from localfaas.config import StatePaths
 
 pytestmark = pytest.mark.slow
 
 TWO_REPLICAS = {"com.openfaas.scale.min": "2", "com.openfaas.scale.max": "5"}
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    require_docker()
-    with busybox_image() as name:
-        yield name
-
-
-@pytest.fixture
-def gateway(image: str, make_gateway: Callable[..., Any]) -> Any:
-    return make_gateway("--runtime", "docker", "--pull-policy", "never")
-
-
-@pytest.fixture
-def identity(gateway: Any) -> str:
-    return StatePaths(gateway.state_dir).identity
-
-
-@pytest.fixture
-def deploy(gateway: Any, image: str) -> Callable[..., None]:
-    """Deploy `fn` and wait for its replicas."""
-
-    def do(method: str = "POST", *, is_awaited: bool = True, **fields: Any) -> None:
-        reply = gateway.system(method, "functions", json={"service": "fn", "image": image, **fields})
-        assert reply.status_code == 202, reply.text
-        replicas = int(fields.get("labels", {}).get("com.openfaas.scale.min", 1))
-        if is_awaited:
-            gateway.until(lambda: gateway.status("fn")["availableReplicas"] == replicas, "replicas of fn")
-
-    return do
-
-
-def inspect(container: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(docker("inspect", container))[0]
-    return found
 
 
 def test_container_is_confined(gateway: Any, identity: str, deploy: Callable[..., None]) -> None:
@@ -68,7 +38,8 @@ def test_container_is_confined(gateway: Any, identity: str, deploy: Callable[...
     found = inspect(container)
 
     host, config = found["HostConfig"], found["Config"]
-    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (6 << 20, 6 << 20, 500_000_000)
+    assert (host["Memory"], host["NanoCpus"]) == (6 << 20, 500_000_000)
+    assert host["MemorySwap"] - host["Memory"] <= 4 << 20, "next to no swap"
     assert (host["MemoryReservation"], host["CpuShares"]) == (6 << 20, 256)
     assert "no-new-privileges:true" in host["SecurityOpt"] and "NET_RAW" in host["CapDrop"]
     assert host["PidsLimit"] == 1024 and host["Init"] is True and host["Privileged"] is False
@@ -80,20 +51,79 @@ def test_container_is_confined(gateway: Any, identity: str, deploy: Callable[...
     assert "limits.memory is 5Mi" in gateway.errors
 
 
-def test_read_only_root_has_a_writable_tmp(gateway: Any, deploy: Callable[..., None]) -> None:
-    deploy(readOnlyRootFilesystem=True)
+@pytest.mark.parametrize("is_read_only", [True, False])
+def test_read_only_root_has_a_writable_tmp(
+    gateway: Any, root_image: str, deploy: Callable[..., None], is_read_only: bool
+) -> None:
+    deploy(image=root_image, readOnlyRootFilesystem=is_read_only, envVars={"start": "mkdir -p /tmp"})
 
     assert gateway.call("fn", write="/tmp/file").text == "written\n"
-    assert gateway.call("fn", write="/file").status_code == 500
+    assert gateway.call("fn", write="/file").status_code == (500 if is_read_only else 200)
 
 
-def test_secret_folder_is_read_only(gateway: Any, deploy: Callable[..., None]) -> None:
+def test_secrets_cannot_be_written(gateway: Any, root_image: str, deploy: Callable[..., None]) -> None:
+    gateway.system("POST", "secrets", json={"name": "key", "value": "v"})
+    deploy(image=root_image, secrets=["key"])
+
+    assert gateway.call("fn", secret="key").text == "v"
+    for path in ("key", "other"):
+        assert gateway.call("fn", write=f"/var/openfaas/secrets/{path}").status_code == 500
+    assert gateway.call("fn", secret="key").text == "v"
+    assert (gateway.state_dir / "mounts").stat().st_mode & 0o777 == 0o700
+
+
+def test_secrets_are_readable_whoever_a_function_runs_as(gateway: Any, deploy: Callable[..., None]) -> None:
     gateway.system("POST", "secrets", json={"name": "key", "value": "v"})
     deploy(secrets=["key"])
 
+    assert "uid=65534" in gateway.call("fn", id="").text
     assert gateway.call("fn", secret="key").text == "v"
-    assert gateway.call("fn", write="/var/openfaas/secrets/other").status_code == 500
-    assert (gateway.state_dir / "mounts").stat().st_mode & 0o777 == 0o700
+
+
+def test_removed_function_leaves_no_volume_and_no_control_group(
+    gateway: Any, identity: str, root_image: str, deploy: Callable[..., None]
+) -> None:
+    deploy(image=root_image)
+    (container,) = containers(identity)
+    (volume,) = [each["Name"] for each in inspect(container)["Mounts"]]
+    assert control_groups(container), "they are looked for where they are"
+
+    gateway.system("DELETE", "functions", json={"functionName": "fn"})
+
+    gateway.until(lambda: not containers(identity) and not networks(identity), "nothing is left")
+    assert volume not in docker("volume", "ls", "--quiet").split()
+    gateway.until(lambda: not control_groups(container), "no control group")
+
+
+def test_redirect_goes_to_the_caller(gateway: Any, deploy: Callable[..., None]) -> None:
+    deploy(envVars={"destination": "http://example.com/there"})
+
+    reply = gateway.call("fn/redirect")
+
+    assert (reply.status_code, reply.headers["Location"]) == (302, "http://example.com/there")
+
+
+def test_working_set_is_what_docker_stats_shows(
+    gateway: Any, identity: str, root_image: str, deploy: Callable[..., None]
+) -> None:
+    # Shared memory cannot be reclaimed and counts; what was written to a file can be, and does not.
+    held = "head -c 50000000 /dev/zero >/dev/shm/held; head -c 40000000 /dev/zero >/written"
+    deploy(image=root_image, limits={"memory": "256Mi"}, envVars={"start": held})
+    (container,) = containers(identity)
+
+    def working_set() -> float:
+        return float(gateway.metric("pod_memory_working_set_bytes", function_name="fn.openfaas-fn"))
+
+    gateway.until(lambda: working_set() > 50_000_000, "it holds its memory")
+    before = working_set()
+    shown = docker_stats_bytes(container)
+    after = working_set()
+
+    assert shown > 50_000_000
+    assert before == pytest.approx(shown, rel=0.05) and after == pytest.approx(shown, rel=0.05)
+    usage = gateway.system("GET", "function/fn?usage=1").json()["usage"]
+    assert usage["totalMemoryBytes"] == pytest.approx(shown, rel=0.05)
+    assert gateway.metric("localfaas_memory_cache_bytes", function_name="fn.openfaas-fn") > 80_000_000
 
 
 def test_functions_do_not_reach_each_other(gateway: Any, identity: str, deploy: Callable[..., None]) -> None:
@@ -253,39 +283,3 @@ def test_image_that_cannot_be_started_is_seen_in_describe(
         gateway.stop()
 
     assert not containers(identity) and not networks(identity)
-
-
-@pytest.mark.parametrize("policy", ["missing", "always"])
-def test_image_that_cannot_be_pulled_is_refused(
-    make_gateway: Callable[..., Any], image: str, policy: str
-) -> None:
-    gateway = make_gateway("--runtime", "docker", "--pull-policy", policy)
-    # Nobody listens at this registry.
-    absent = {"service": "fn", "image": "127.0.0.1:1/no/such:1"}
-
-    reply = gateway.system("POST", "functions", json=absent, timeout=120)
-
-    assert reply.status_code == 400
-    assert "127.0.0.1:1/no/such:1" in reply.text and "cannot be pulled" in reply.text
-    local = gateway.system("POST", "functions", json={"service": "fn", "image": image}, timeout=120)
-    assert local.status_code == 202, local.text
-    assert gateway.call("fn").status_code == 200
-
-
-def test_daemon_that_does_not_answer_is_said_at_the_start(tmp_path: Path) -> None:
-    def serve(host: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "localfaas", "serve", "--runtime", "docker", "--port", "0"]
-        return subprocess.run(
-            [*command, "--state-dir", str(tmp_path / "state")],
-            env={**os.environ, "DOCKER_HOST": host},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    away = serve(f"unix://{tmp_path}/no.sock")
-    remote = serve("tcp://10.0.0.1:2375")
-
-    assert away.returncode == 2 and "no Docker daemon answers" in away.stderr, away.stderr
-    assert "--runtime process" in away.stderr and "Traceback" not in away.stderr
-    assert remote.returncode == 2 and "DOCKER_HOST is tcp://10.0.0.1:2375" in remote.stderr
