@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from localfaas.errors import LocalFaasError
+from localfaas.errors import ConfigurationError, LocalFaasError
 
 _DEFAULT_STATE_DIR = Path(".localfaas")
 
@@ -21,6 +21,17 @@ def state_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="LOCALFAAS_STATE_DIR",
         help="Where functions, images, logs and the password are kept.",
     )(command)
+
+
+def parse_pairs(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return what an option that may be given several times as NAME=VALUE says.
+
+    Raises:
+        ConfigurationError: one has no name, or no value.
+    """
+    if any("=" not in pair or pair.startswith("=") for pair in pairs):
+        raise ConfigurationError(f"{option} is NAME=VALUE")
+    return dict(pair.partition("=")[::2] for pair in pairs)
 
 
 def run_command(work: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from localfaas.cli_common import run_command, state_dir_option
+from localfaas.cli_common import parse_pairs, run_command, state_dir_option
 from localfaas.config import StatePaths
 from localfaas.errors import ConfigurationError
 from localfaas.images import ImageEntry, canonical_image, list_images, remove_image, save_image
@@ -31,9 +31,7 @@ def add_image(
         raise ConfigurationError(
             "--command is empty; say what a replica runs, such as './server --port 8082'"
         )
-    variables = dict(pair.partition("=")[::2] for pair in environment)
-    if any("=" not in pair or pair.startswith("=") for pair in environment):
-        raise ConfigurationError("--env is NAME=VALUE")
+    variables = parse_pairs("--env", environment)
     paths.create()
     entry = ImageEntry(
         image=canonical_image(image),

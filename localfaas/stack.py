@@ -71,6 +71,8 @@ class Function:
     namespace: str = ""
     is_read_only: bool = False
     is_build_skipped: bool = False
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    """Of its Dockerfile; a function that runs as a process has no use for them."""
 
     def deployment(self) -> dict[str, Any]:
         """Return the JSON body that `faas-cli deploy` sends to `/system/functions` for this function."""
@@ -260,4 +262,5 @@ def _read_function(path: Path, name: str, fields: Mapping[str, Any]) -> Function
         namespace=fields.get("namespace") or "",
         is_read_only=fields.get("readonly_root_filesystem") == "true",
         is_build_skipped=fields.get("skip_build") == "true",
+        build_args=_texts(path, fields, "build_args"),
     )

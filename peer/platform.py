@@ -4,12 +4,12 @@
 ends it. The gateway is started as a process and spoken to over its REST API: nothing here imports it.
 """
 
+import dataclasses
 import fcntl
 import logging
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,15 @@ from peer.config import GatewayAddress
 from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError, StoreFull
 from peer.files import replace_file
 from peer.gateway import Gateway
+from peer.local_gateway import (
+    DOCKER,
+    PROCESS,
+    bridge_address,
+    build_images,
+    ready_replicas,
+    run_localfaas,
+    start_gateway,
+)
 from peer.messages import Message
 from peer.processes import Process, Say, end, has_ended, identify, log_tail, port_for
 from peer.store.retry import Patience, retry
@@ -62,6 +71,7 @@ class GatewayState(Message, frozen=True):
 
     url: str
     process: Process
+    runtime: str = PROCESS
 
 
 class PlatformState(Message, frozen=True):
@@ -82,6 +92,11 @@ class PlatformOptions:
     store_port: int = 9000
     store_server: str = "auto"
     replicas: int = 0
+    runtime: str | None = None
+    """Of the gateway; None for the one that it has, else processes."""
+
+    build_args: tuple[str, ...] = ()
+    """For the Dockerfile of the functions' images, as NAME=VALUE."""
 
 
 class Platform:
@@ -160,6 +175,7 @@ class Platform:
                 f"--state-dir {self.state_dir} cannot be made: {error.strerror}; name another"
             ) from error
         with self._locked():
+            options = dataclasses.replace(options, runtime=self._runtime(options.runtime))
             self._run_store(options, say)
             self._run_gateway(options, say)
             self.check_room()
@@ -239,19 +255,41 @@ class Platform:
     def _save(self, state: PlatformState) -> None:
         replace_file(self._state_path, messages.encode(state))
 
+    def _runtime(self, wanted: str | None) -> str:
+        """Return which runtime the gateway has, or is to have.
+
+        Raises:
+            PlatformError: it runs with another one than is wanted.
+        """
+        before = self.state().gateway
+        if before is None:
+            return wanted or PROCESS
+        if wanted not in (None, before.runtime) and not has_ended(before.process):
+            raise PlatformError(
+                f"the gateway at {before.url} has the {before.runtime} runtime: `peerless down` first, then "
+                f"`peerless up --runtime {wanted}`"
+            )
+        return wanted or before.runtime
+
     def _run_store(self, options: PlatformOptions, say: Say) -> None:
         """Start the store unless it runs; it is recorded before it answers, and ended if it never does."""
         before = self.state().store
+        host = bridge_address() if options.runtime == DOCKER else LOOPBACK
         if before is not None and not has_ended(before.process):
+            if not before.endpoint.startswith(f"http://{host}:"):
+                raise PlatformError(
+                    f"the store runs at {before.endpoint}, not at {host}, where functions of the "
+                    f"{options.runtime} runtime reach it: `peerless down` first"
+                )
             say(f"store     {before.endpoint}  ({before.kind}, ran already)")
             return
         data_dir = self.state_dir / "store"
         kind = ServerKind(before.kind) if before else _store_kind(options.store_server, data_dir)
-        port = port_for("store", options.store_port, before.endpoint if before else None, say)
+        port = port_for("store", options.store_port, before.endpoint if before else None, say, host)
         credentials = load_or_create_credentials(self._store_credentials)
         log_path = self.state_dir / "store.log"
-        process = start_server(kind, data_dir, port, credentials, log_path)
-        endpoint = f"http://{LOOPBACK}:{port}"
+        process = start_server(kind, data_dir, port, credentials, log_path, host)
+        endpoint = f"http://{host}:{port}"
         with self._ended_on_error(process):
             started = StoreState(str(kind), endpoint, identify(process.pid))
             self._save(replace(self.state(), store=started))
@@ -268,7 +306,7 @@ class Platform:
             return
         port = port_for("gateway", options.gateway_port, before.url if before else None, say)
         log_path = self.state_dir / "gateway.log"
-        process = _start_gateway(port, self._gateway_dir, log_path)
+        process = start_gateway(port, self._gateway_dir, log_path, options.runtime or PROCESS)
         url = f"http://{LOOPBACK}:{port}"
 
         def answers() -> None:
@@ -279,7 +317,8 @@ class Platform:
             Gateway(GatewayAddress(url)).check()
 
         with self._ended_on_error(process):
-            self._save(replace(self.state(), gateway=GatewayState(url, identify(process.pid))))
+            started = GatewayState(url, identify(process.pid), options.runtime or PROCESS)
+            self._save(replace(self.state(), gateway=started))
             try:
                 retry(answers, _READY)
             except GatewayUnreachable as error:
@@ -307,11 +346,11 @@ class Platform:
         gateway = Gateway(address)
         try:
             retry(gateway.check, _ANSWERS)
-            _localfaas(["build", *stack, "--state-dir", str(self._gateway_dir)], environment)
-            _localfaas(["deploy", *stack, *url], environment)
+            self._build([*stack, "--state-dir", str(self._gateway_dir)], environment, options, say)
+            run_localfaas(["deploy", *stack, *url], environment)
             gateway.scale("gradient", options.replicas or min(os.cpu_count() or 1, MOST_REPLICAS))
             for function in FUNCTIONS:
-                replicas = retry(partial(_ready_replicas, gateway, function), _READY)
+                replicas = retry(partial(ready_replicas, gateway, function), _READY)
                 say(f"function  {function}  ({replicas} {'replica' if replicas == 1 else 'replicas'})")
         except GatewayUnreachable as error:
             raise PlatformError(
@@ -319,44 +358,16 @@ class Platform:
                 f"{self.state_dir / 'gateway.log'}; `peerless down` and `peerless up` start it anew"
             ) from error
 
-
-def _ready_replicas(gateway: Gateway, function: str) -> int:
-    """Return how many replicas a function has, once all of them are available."""
-    description = gateway.describe(function)
-    wanted, available = int(description.get("replicas", 0)), int(description.get("availableReplicas", 0))
-    if not 0 < wanted <= available:
-        limit = (description.get("limits") or {}).get("memory", "none")
-        raise _NotReady(
-            f"function {function} has {available} of {wanted} replicas: gateway.log in the state directory "
-            f"says why; raise limits.memory in the stack file if {limit} is too little to start with"
-        )
-    return available
-
-
-class _NotReady(PlatformError):
-    """A function has not all its replicas yet."""
-
-    retryable = True
-
-
-def _localfaas(arguments: list[str], environment: dict[str, str]) -> None:
-    command = [sys.executable, "-P", "-m", "localfaas", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().removeprefix("localfaas: ")
-        raise PlatformError(f"`localfaas {arguments[0]}` failed: {said}")
-
-
-def _start_gateway(port: int, directory: Path, log_path: Path) -> subprocess.Popen[bytes]:
-    arguments = ["serve", "--host", LOOPBACK, "--port", str(port), "--state-dir", str(directory)]
-    with log_path.open("ab") as log_file:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "localfaas", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def _build(
+        self, arguments: list[str], environment: dict[str, str], options: PlatformOptions, say: Say
+    ) -> None:
+        if options.runtime != DOCKER:
+            run_localfaas(["build", *arguments], environment)
+            return
+        log_path = self.state_dir / "build.log"
+        say(f"images    built by Docker, which takes minutes the first time; its log is {log_path}")
+        build_args = [f"--build-arg={pair}" for pair in options.build_args]
+        build_images([*arguments, *build_args], environment, log_path)
 
 
 def _store_kind(wanted: str, data_dir: Path) -> ServerKind:

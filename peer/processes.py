@@ -17,7 +17,8 @@ from peer.store.servers import LOOPBACK, free_port, is_port_free
 Say = Callable[[str], None]
 
 _AT_ONCE = Patience(total_seconds=0.0)
-_GRACE = Patience(total_seconds=15.0, first_seconds=0.01, longest_seconds=0.1)
+# Running requests have 10 s to end, then containers are removed one after the other.
+_GRACE = Patience(total_seconds=30.0, first_seconds=0.01, longest_seconds=0.1)
 _PORT_RETURNS = Patience(total_seconds=5.0, longest_seconds=0.1)
 _START_TIME_FIELD = 19
 _STATE_FIELD = 0
@@ -57,7 +58,7 @@ def has_ended(process: Process) -> bool:
 
 
 def end(process: Process) -> None:
-    """End a process: SIGTERM, and SIGKILL if it goes on for 15 s. Returns when it is gone.
+    """End a process: SIGTERM, and SIGKILL if it goes on for 30 s. Returns when it is gone.
 
     Raises:
         PlatformError: it does not end.
@@ -76,13 +77,13 @@ def end(process: Process) -> None:
     raise PlatformError(f"process {process.pid} does not end, not even by SIGKILL")
 
 
-def port_for(what: str, wanted: int, before: str | None, say: Say) -> int:
+def port_for(what: str, wanted: int, before: str | None, say: Say, host: str = LOOPBACK) -> int:
     """Return a free port: the one it had before, for those who look for it there, else the wanted one."""
     port = int(before.rpartition(":")[2]) if before else wanted
     # a killed process gives its port back a moment after it is gone
-    if poll(lambda: is_port_free(LOOPBACK, port) or None, _PORT_RETURNS if before else _AT_ONCE):
+    if poll(lambda: is_port_free(host, port) or None, _PORT_RETURNS if before else _AT_ONCE):
         return port
-    another = free_port(after=port)
+    another = free_port(host, after=port)
     say(f"port {port} is in use: the {what} takes {another}")
     return another
 

@@ -22,6 +22,7 @@ from peer.cli.dashboard import DEFAULT_PORT, page
 from peer.cli.options import Command, Count, option
 from peer.errors import FileNotWritten, FunctionError, PeerlessError, PlatformError
 from peer.gateway import Gateway
+from peer.local_gateway import RUNTIMES
 from peer.platform import FUNCTIONS, Platform, PlatformOptions
 from peer.processes import has_ended
 from peer.store.s3 import Store
@@ -37,6 +38,7 @@ _MOST_REPLICAS = 100
 Examples:
   peerless up
   peerless up --replicas 4 --store-server nanio
+  peerless up --runtime docker --build-arg BASE=python:3.12-slim
   peerless up --state-dir /data/peerless --gateway-port 8081 --store-port 9001
 """,
 )
@@ -54,6 +56,19 @@ Examples:
     type=click.Choice(["auto", "minio", "nanio"]),
     default="auto",
     help="auto: the one with data here, else MinIO if it is installed (scripts/install-minio.sh).",
+)
+@option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    show_default="the one that runs, else process",
+    help="Functions as processes, or in containers, whose images Docker builds.",
+)
+@option(
+    "--build-arg",
+    "build_args",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="For the functions' Dockerfile, such as BASE=python:3.12-slim.",
 )
 @option(
     "--replicas",

@@ -1,6 +1,7 @@
 """Starts an object store on this machine: MinIO if there is one, else nanio from the package index.
 
-Both listen on loopback only, with credentials from the environment, never from the command line.
+Both listen at one address, loopback unless told otherwise, with credentials from the environment, never from
+the command line.
 docs/decisions/store-servers.md says what they give and where they differ.
 """
 
@@ -116,7 +117,9 @@ def load_or_create_credentials(path: Path) -> Credentials:
     return credentials
 
 
-def server_command(kind: ServerKind, data_dir: Path, port: int, credentials: Credentials) -> ServerCommand:
+def server_command(
+    kind: ServerKind, data_dir: Path, port: int, credentials: Credentials, host: str = LOOPBACK
+) -> ServerCommand:
     """Return how to start a server that keeps its data in a directory of its own under `data_dir`.
 
     Raises:
@@ -126,7 +129,7 @@ def server_command(kind: ServerKind, data_dir: Path, port: int, credentials: Cre
     if kind is ServerKind.NANIO:
         # -P: a directory of this name where we are started must not be imported instead
         program = [sys.executable, "-P", "-m", "nanio", "serve", "--workers", "1", "--no-access-log"]
-        program += ["--host", LOOPBACK, "--port", str(port), "--log-level", "warning"]
+        program += ["--host", host, "--port", str(port), "--log-level", "warning"]
         return ServerCommand(
             [*program, "--data-dir", str(own_dir)],
             {"NANIO_ACCESS_KEY": credentials.access_key, "NANIO_SECRET_KEY": credentials.secret_key},
@@ -144,12 +147,17 @@ def server_command(kind: ServerKind, data_dir: Path, port: int, credentials: Cre
         "MINIO_UPDATE": "off",
         "MINIO_PROMETHEUS_AUTH_TYPE": "public",
     }
-    program = [str(minio), "server", "--quiet", "--address", f"{LOOPBACK}:{port}"]
+    program = [str(minio), "server", "--quiet", "--address", f"{host}:{port}"]
     return ServerCommand([*program, *options, str(own_dir)], environment)
 
 
 def start_server(
-    kind: ServerKind, data_dir: Path, port: int, credentials: Credentials, log_path: Path
+    kind: ServerKind,
+    data_dir: Path,
+    port: int,
+    credentials: Credentials,
+    log_path: Path,
+    host: str = LOOPBACK,
 ) -> subprocess.Popen[bytes]:
     """Start a server in a session of its own; it may not answer yet (`wait_until_ready`).
 
@@ -158,14 +166,15 @@ def start_server(
     Args:
         kind: which server.
         data_dir: made if it is not there; each kind keeps its data in a directory of its own in it.
-        port: on loopback; must be free.
+        port: of `host`; must be free.
         credentials: of the one user.
         log_path: the server's output is appended to it.
+        host: an address of this machine; who reaches it needs the credentials, but may try.
 
     Raises:
         PlatformError: the program is missing or does not start.
     """
-    command = server_command(kind, data_dir, port, credentials)
+    command = server_command(kind, data_dir, port, credentials, host)
     own_dir = data_dir / kind
     own_dir.mkdir(parents=True, exist_ok=True)
     if kind is ServerKind.NANIO:

@@ -90,7 +90,7 @@ def test_build_function_again_leaves_nothing_of_the_old_build(tmp_path: Path, pa
         (("./fn, image", "./nowhere, image"), "is no folder"),
         (("copy: [./common]", "copy: [../outside]"), "is not inside"),
         (("copy: [./common]", "copy: [.]"), "is not inside"),
-        (("lang: peerless", "lang: dockerfile"), "needs OpenFaaS"),
+        (("lang: peerless", "lang: dockerfile"), "--runtime docker"),
         (("{fn: ", "{Fn_1: "), "function name 'Fn_1'"),
     ],
 )
