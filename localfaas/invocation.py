@@ -240,9 +240,11 @@ class Invocation:
             async with asyncio.timeout(_EXIT_PATIENCE_SECONDS):
                 end = await replica.wait_exit()
         names = {"function": self._pool.name, "replica": replica.name}
-        if end is not None and end.memory.oom_kills:
+        # Whoever is slow to end has been counted by the kernel already.
+        memory = replica.process.memory() if end is None else end.memory
+        if memory.oom_kills:
             limit_bytes = self._pool.record.deployment.memory_limit_bytes
-            peak_bytes = end.memory.peak_bytes
+            peak_bytes = memory.peak_bytes
             text = f"replica {replica.name} was killed at {peak_bytes} bytes; raise its limits.memory"
             return ReplicaFailed(
                 _OUT_OF_MEMORY, "out_of_memory", text, limit_bytes=limit_bytes, peak_bytes=peak_bytes, **names
