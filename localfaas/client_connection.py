@@ -9,6 +9,7 @@ import json
 import logging
 import resource
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import httptools
@@ -115,12 +116,12 @@ class ClientConnection(HttpToolsProtocol):
         """Hand the request to the application, unless its head alone is a reason to refuse it."""
         self._is_in_head = False
         self._head_bytes = 0
-        num_bytes = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        num_bytes = sum(map(len, chain.from_iterable(self.headers))) + 4 * len(self.headers)
         if len(self.url) > _MAX_URL_BYTES:
             self._refusal = 414, "the request's URL is too long"
         elif num_bytes > _MAX_HEAD_BYTES:
             self._refusal = 431, "the request's headers are too large"
-        elif sum(name == b"host" for name, _ in self.headers) > 1:
+        elif [name for name, _ in self.headers].count(b"host") > 1:
             self._refusal = 400, "the request has more than one Host"
         elif self.parser.get_http_version() not in ("1.1", "1.0"):
             self._refusal = 505, "the request is of another version than HTTP/1.1"

@@ -85,7 +85,9 @@ class Invocation:
         self._limits = limits
         self._started_ns = time.time_ns()
         self._started_at = time.perf_counter()
-        self._call_id = _header(scope, b"x-call-id") or str(uuid.uuid4()).encode()
+        # The first of each name.
+        self._given = dict(scope["headers"][::-1])
+        self._call_id = self._given.get(b"x-call-id") or str(uuid.uuid4()).encode()
         self._has_answered = False
         # What is wrong with the client while its body is passed on.
         self._client_trouble: ClientGone | RequestTooSlow | None = None
@@ -145,7 +147,7 @@ class Invocation:
         return message
 
     async def _stream_body(self, beginning: bytes, deadline: float | None) -> AsyncIterator[bytes]:
-        is_chunked = _header(self._scope, b"content-length") is None
+        is_chunked = b"content-length" not in self._given
         yield _chunk(beginning) if is_chunked else beginning
         more = True
         while more:
@@ -166,20 +168,26 @@ class Invocation:
         if replica is not None:
             return replica
         waiter = self._pool.enqueue()
-        # Within a body, `receive` yields the body.
-        gone = asyncio.ensure_future(self._receive()) if is_whole else None
-        either: set[asyncio.Future[Any]] = {waiter, gone} if gone else {waiter}
+        if not is_whole:
+            # `receive` yields the body now, and would not tell whether the client is still there.
+            return await self._take_turn(waiter)
+        gone = asyncio.ensure_future(self._receive())
+        gone.add_done_callback(lambda _: waiter.cancel())
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if waiter.done():
-                return waiter.result()
-            raise ClientGone
+            return await self._take_turn(waiter)
+        except asyncio.CancelledError:
+            if gone.done():
+                raise ClientGone from None
+            raise
+        finally:
+            gone.cancel()
+
+    async def _take_turn(self, waiter: "asyncio.Future[Replica]") -> Replica:
+        try:
+            return await waiter
         except BaseException:
             self._pool.leave(waiter)
             raise
-        finally:
-            if gone:
-                gone.cancel()
 
     async def _call(self, replica: Replica, body: bytes | AsyncIterator[bytes]) -> None:
         """Pass the request to `replica`, the reply to the client, and the replica back to its pool."""
@@ -260,12 +268,12 @@ class Invocation:
         if isinstance(body, bytes):
             if body or scope["method"] not in ("GET", "HEAD", "OPTIONS", "DELETE"):
                 lines.append(b"content-length: %d" % len(body))
-        elif length := _header(scope, b"content-length"):
+        elif length := self._given.get(b"content-length"):
             lines.append(b"content-length: " + length)
         else:
             lines.append(b"transfer-encoding: chunked")
         client = scope.get("client") or ("",)
-        if not _header(scope, b"x-forwarded-for"):
+        if not self._given.get(b"x-forwarded-for"):
             lines.append(b"x-forwarded-for: " + client[0].encode())
         lines += [b"x-call-id: " + self._call_id, b"x-start-time: %d" % self._started_ns]
         return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -292,10 +300,6 @@ class Invocation:
             headers.append((b"connection", b"close"))
         await self._send(self._start_message(error.status, headers))
         await self._send({"type": "http.response.body", "body": body})
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    return next((value for key, value in scope["headers"] if key == name), None)
 
 
 def _is_short(headers: Headers) -> bool:

@@ -227,8 +227,10 @@ class Pool:
             self._idle.append(replica)
         while self._waiting and replica.num_active < limit:
             waiter, _ = self._waiting.popitem(last=False)
-            self._take(replica)
-            waiter.set_result(replica)
+            # One whose client has just gone away is on its way out of here.
+            if not waiter.done():
+                self._take(replica)
+                waiter.set_result(replica)
 
     def _take(self, replica: Replica) -> None:
         """Count one more request of a replica that has room for it."""
@@ -243,7 +245,8 @@ class Pool:
     def _fail_waiting(self, error: Exception) -> None:
         while self._waiting:
             waiter, _ = self._waiting.popitem(last=False)
-            waiter.set_exception(error)
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def _forget_failures(self) -> None:
         self._num_start_failures, self.last_error = 0, ""

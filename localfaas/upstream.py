@@ -6,10 +6,12 @@ Why not a library's client: `docs/decisions/localfaas-invocation-path.md`.
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import httptools
 
-_READ_BYTES = 1 << 16
+# So much of a reply may wait for its client, in pieces of at most 256 KiB.
+_MAX_UNREAD_CHUNKS = 16
 # A server may close a connection that has been idle; a request sent at that moment would be lost.
 _MAX_IDLE_SECONDS = 1.0
 _MAX_HEAD_BYTES = 1 << 18
@@ -72,14 +74,99 @@ class _Reply:
             self.headers.clear()
 
 
+class _Wire(asyncio.Protocol):
+    """One transport, which feeds the reply that is awaited now."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self.reply: _Reply | None = None
+        self.lost: ReplyLost | None = None
+        """Why nothing more can come."""
+        self._news: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._is_paused = False
+
+    async def more(self) -> None:
+        """Return when there is more of the reply than there was.
+
+        Raises:
+            ReplyLost: there will be none.
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self._is_paused and not self.transport.is_closing():
+            self._is_paused = False
+            self.transport.resume_reading()
+        self._news = asyncio.get_running_loop().create_future()
+        await self._news
+
+    async def drain(self) -> None:
+        """Return when the other side has taken most of what was written, or takes nothing any more."""
+        if self._room is not None:
+            await self._room
+
+    def lose(self, reason: str) -> None:
+        """End the connection; whoever waits finds out why."""
+        if self.lost is None:
+            self.lost = ReplyLost(reason)
+            self.transport.abort()
+            self.resume_writing()
+            _wake(self._news)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        reply = self.reply
+        if reply is None:
+            self.lose("the replica sent what nobody had asked for")
+            return
+        if not reply.has_headers:
+            reply.num_head_bytes += len(data)
+        try:
+            reply.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # An upgrade is to another protocol, and nobody has asked for one.
+            self.lose(f"the replica does not speak HTTP: {error!r}")
+            return
+        if reply.status > _MAX_STATUS:
+            self.lose(f"the replica answered with the impossible status {reply.status}")
+        elif not reply.has_headers and reply.num_head_bytes > _MAX_HEAD_BYTES:
+            self.lose(f"the replica's headers are above {_MAX_HEAD_BYTES} bytes")
+        else:
+            if len(reply.chunks) > _MAX_UNREAD_CHUNKS and not self._is_paused:
+                self._is_paused = True
+                self.transport.pause_reading()
+            _wake(self._news)
+
+    def eof_received(self) -> None:
+        reply = self.reply
+        if self.lost is None and reply is not None and reply.has_headers and not reply.is_sized:
+            # HTTP/1.0 style: the end of the connection is the end of the body.
+            reply.is_complete = True
+        self.lose("the connection ended within the reply")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is None:
+            self.eof_received()
+        else:
+            self.lose(str(error) or type(error).__name__)
+
+    def pause_writing(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        _wake(self._room)
+        self._room = None
+
+
 class ReplicaConnection:
     """A connection that is opened when needed and kept while it is in use."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._reply = _Reply()
+        self._wire: _Wire | None = None
         self._last_used = 0.0
         self._is_bodyless = False
         self._sender: asyncio.Task[None] | None = None
@@ -97,22 +184,18 @@ class ReplicaConnection:
         Raises:
             ReplyLost: before the headers were complete.
         """
-        self._reply = _Reply()
         self._is_bodyless = is_head
-        writer = await self.open()
-        try:
-            if isinstance(body, bytes):
-                writer.write(head + body)
-                await writer.drain()
-            else:
-                writer.write(head)
-                # The reply may come, and end, before the request does.
-                self._sender = asyncio.get_running_loop().create_task(self._send(writer, body))
-        except OSError as error:
-            raise ReplyLost(str(error)) from error
-        while not self._reply.has_headers:
-            await self._read()
-        return self._reply.status, self._reply.headers
+        wire = await self.open()
+        wire.reply = reply = _Reply()
+        if isinstance(body, bytes):
+            wire.transport.write(head + body)
+        else:
+            wire.transport.write(head)
+            # The reply may come, and end, before the request does.
+            self._sender = asyncio.get_running_loop().create_task(_send(wire, body))
+        while not reply.has_headers:
+            await wire.more()
+        return reply.status, reply.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the reply's body; the connection is ready for the next request afterwards.
@@ -120,14 +203,19 @@ class ReplicaConnection:
         Raises:
             ReplyLost: before the body was complete.
         """
-        reply = self._reply
+        wire = self._wire
+        if wire is None or wire.reply is None:
+            raise ReplyLost("the connection was closed")
+        reply = wire.reply
         while True:
             chunks, reply.chunks = reply.chunks, []
             for chunk in chunks:
                 yield chunk
-            if reply.is_complete or self._is_bodyless:
-                break
-            await self._read()
+            if not reply.chunks:
+                if reply.is_complete or self._is_bodyless:
+                    break
+                await wire.more()
+        wire.reply = None
         self._last_used = asyncio.get_running_loop().time()
         is_sent = self._sender is None or self._sender.done()
         if self._is_bodyless or not is_sent or not reply.is_kept_alive or reply.has_excess:
@@ -138,66 +226,41 @@ class ReplicaConnection:
         if self._sender is not None:
             self._sender.cancel()
             self._sender = None
-        if self._writer is not None:
-            self._writer.transport.abort()
-        self._reader = self._writer = None
+        if self._wire is not None:
+            self._wire.lose("the connection was closed")
+            self._wire = None
 
-    async def open(self) -> asyncio.StreamWriter:
+    async def open(self) -> _Wire:
         """Connect, unless a connection is there that can be used again.
 
         Raises:
             ReplyLost: nobody listens.
         """
         loop = asyncio.get_running_loop()
-        is_stale = (
-            self._reader is None or self._reader.at_eof() or loop.time() - self._last_used > _MAX_IDLE_SECONDS
-        )
-        if self._writer is None or is_stale or self._writer.is_closing():
-            self.close()
-            try:
-                self._reader, self._writer = await self._connect()
-            except OSError as error:
-                raise ReplyLost(str(error)) from error
-        return self._writer
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._address, str):
-            return await asyncio.open_unix_connection(self._address)
-        return await asyncio.open_connection(*self._address)
-
-    async def _send(self, writer: asyncio.StreamWriter, body: AsyncIterator[bytes]) -> None:
+        wire = self._wire
+        if wire is not None and wire.lost is None and loop.time() - self._last_used <= _MAX_IDLE_SECONDS:
+            return wire
+        self.close()
         try:
-            async for piece in body:
-                writer.write(piece)
-                await writer.drain()
-        except ReplyLost:
-            writer.transport.abort()
-        except OSError:
-            # The replica may answer before it has read everything; whether it did is for the reader to see.
-            pass
-
-    async def _read(self) -> None:
-        if self._reader is None:
-            raise ReplyLost("the connection was closed")
-        try:
-            data = await self._reader.read(_READ_BYTES)
+            if isinstance(self._address, str):
+                _, wire = await loop.create_unix_connection(_Wire, self._address)
+            else:
+                _, wire = await loop.create_connection(_Wire, *self._address)
         except OSError as error:
             raise ReplyLost(str(error)) from error
-        reply = self._reply
-        if not reply.has_headers:
-            reply.num_head_bytes += len(data)
-        if not data:
-            if reply.has_headers and not reply.is_sized:
-                # HTTP/1.0 style: the end of the connection is the end of the body.
-                reply.is_complete = True
-                return
-            raise ReplyLost("the connection ended within the reply")
-        try:
-            reply.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            # An upgrade is to another protocol, and nobody has asked for one.
-            raise ReplyLost(f"the replica does not speak HTTP: {error!r}") from error
-        if reply.status > _MAX_STATUS:
-            raise ReplyLost(f"the replica answered with the impossible status {reply.status}")
-        if not reply.has_headers and reply.num_head_bytes > _MAX_HEAD_BYTES:
-            raise ReplyLost(f"the replica's headers are above {_MAX_HEAD_BYTES} bytes")
+        self._wire = wire
+        return wire
+
+
+async def _send(wire: _Wire, body: AsyncIterator[bytes]) -> None:
+    try:
+        async for piece in body:
+            wire.transport.write(piece)
+            await wire.drain()
+    except ReplyLost as error:
+        wire.lose(str(error))
+
+
+def _wake(waiting: "asyncio.Future[None] | None") -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

@@ -28,17 +28,18 @@ def converse(tmp_path: Path) -> Callable[..., Any]:
             nonlocal num_connections
             num_connections += 1
             is_open = True
-            while is_open and remaining:
-                try:
+            try:
+                while is_open and remaining:
                     await reader.readuntil(b"\r\n\r\n")
-                except asyncio.IncompleteReadError:
-                    break
-                for piece in remaining.pop(0):
-                    is_open = is_open and piece != b""
-                    writer.write(piece)
-                    await writer.drain()
-                    await asyncio.sleep(0)
-            writer.close()
+                    for piece in remaining.pop(0):
+                        is_open = is_open and piece != b""
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                pass
+            finally:
+                writer.close()
 
         async def main() -> Any:
             path = str(tmp_path / "s.sock")
@@ -142,3 +143,43 @@ def test_request_body_that_fails_ends_the_connection(converse: Callable[..., Any
 
     with pytest.raises(ReplyLost):
         converse([[OK]], send)
+
+
+def test_reply_of_a_connection_closed_meanwhile_is_lost(converse: Callable[..., Any]) -> None:
+    async def close_within(connection: ReplicaConnection) -> Any:
+        await connection.request(REQUEST, b"")
+        asyncio.get_running_loop().call_later(0.05, connection.close)
+        return [chunk async for chunk in connection.chunks()]
+
+    with pytest.raises(ReplyLost, match="was closed"):
+        # Without a length its end would be the connection's.
+        converse([[b"HTTP/1.1 200 OK\r\n\r\nhel"], [OK]], close_within)
+
+
+def test_words_that_nobody_asked_for_are_no_reply(converse: Callable[..., Any]) -> None:
+    async def twice(connection: ReplicaConnection) -> list[Any]:
+        first = await ask(connection)
+        await asyncio.sleep(0.05)
+        return [first, await ask(connection)]
+
+    second = OK.replace(b"hello", b"world")
+    replies, num_connections = converse([[OK, OK], [second]], twice)
+
+    assert replies == [(200, b"hello"), (200, b"world")]
+    assert num_connections == 2
+
+
+def test_long_reply_waits_for_its_reader(converse: Callable[..., Any]) -> None:
+    body = bytes(range(256)) * (1 << 16)
+
+    async def read_slowly(connection: ReplicaConnection) -> bytes:
+        await connection.request(REQUEST, b"")
+        parts = []
+        async for chunk in connection.chunks():
+            parts.append(chunk)
+            await asyncio.sleep(0)
+        return b"".join(parts)
+
+    reply, _ = converse([[b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body]], read_slowly)
+
+    assert reply == body
