@@ -12,8 +12,10 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPEN
 
 import hypothesis
 import pytest
+import starved_run as starving
 from harness import IMPATIENT, LocalPlatform, Runner
 from parts import missing
+from starved_run import StarvedRun
 
 from peer.config import GatewayAddress
 from peer.session import Surroundings
@@ -144,6 +146,13 @@ def _platform(directory: Path) -> Iterator[LocalPlatform]:
         yield platform
     finally:
         platform.down()
+
+
+@pytest.fixture(scope="session")
+def starved_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StarvedRun]:
+    """A training that goes on, short of memory, under a real Prometheus; takes three minutes to begin."""
+    with starving.begun(tmp_path_factory.mktemp("starved")) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")

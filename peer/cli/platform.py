@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from peer import __version__, messages
+from peer import __version__, messages, prometheus
 from peer.cli.connections import (
     gateway_address,
     gateway_options,
@@ -39,6 +39,7 @@ Examples:
   peerless up
   peerless up --replicas 4 --store-server nanio
   peerless up --runtime docker --build-arg BASE=python:3.12-slim
+  peerless up --prometheus
   peerless up --state-dir /data/peerless --gateway-port 8081 --store-port 9001
 """,
 )
@@ -79,12 +80,27 @@ Examples:
 )
 @option("--dashboard", "is_shown", is_flag=True, help="Serve the live page (`peerless dashboard`), too.")
 @option("--dashboard-port", type=_PORTS, default=DEFAULT_PORT, help="Another is taken, and said.")
+@option("--prometheus", "is_scraped", is_flag=True, help="Start a Prometheus, too; it needs the live page.")
+@option("--prometheus-port", type=_PORTS, default=prometheus.DEFAULT_PORT, help="Another is taken, and said.")
 @state_options
-def up(stack: Path | None, state_dir: Path, is_shown: bool, dashboard_port: int, **options: Any) -> None:
+def up(
+    stack: Path | None,
+    state_dir: Path,
+    is_shown: bool,
+    dashboard_port: int,
+    is_scraped: bool,
+    prometheus_port: int,
+    **options: Any,
+) -> None:
     """Start the store and the gateway, and deploy stack.yml. What runs already is kept."""
+    if is_scraped:
+        prometheus.check_prometheus()
     platform = Platform(state_dir)
     platform.up(PlatformOptions(state_dir, stack or _default_stack(), **options), _say)
-    if is_shown:
+    if is_scraped:
+        page_url = platform.accompany(page(state_dir, dashboard_port), _say)
+        prometheus.run_prometheus(platform, page_url, prometheus_port, _say)
+    elif is_shown:
         try:
             platform.accompany(page(state_dir, dashboard_port), _say)
         except PlatformError as error:

@@ -20,6 +20,9 @@ _OTHER_VARIABLES = {
     "PEERLESS_IMAGE_PREFIX",
     "PEERLESS_IMAGE_TAG",
     "PEERLESS_REQUIRE_ALL",
+    # Grafana's provisioning reads them, perhaps out of the same shell
+    "PEERLESS_PROMETHEUS_URL",
+    "PEERLESS_DASHBOARDS",
 }
 _CONFIG = "config"
 _PREFIX = "PEERLESS_"

@@ -225,3 +225,13 @@ def test_platform_without_state_has_no_addresses(tmp_path):
 
     assert platform.store_address() is None
     assert platform.gateway_address() is None
+
+
+def test_up_without_a_prometheus_program_says_so_before_anything_starts(peerless, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    outcome = peerless("up", "--prometheus")
+
+    assert outcome.code == 50
+    assert "no `prometheus` program: install it" in outcome.said
+    assert not (tmp_path / "state-home" / "peerless").exists()
