@@ -164,5 +164,5 @@ def test_provisioned_data_source_is_that_of_the_environment() -> None:
     (provider,) = yaml.safe_load((PROVISIONING / "dashboards/peerless.yaml").read_text())["providers"]
 
     assert source["uid"] == "peerless-prometheus"
-    assert source["url"] == "$PEERLESS_PROMETHEUS_URL"
-    assert provider["options"]["path"] == "$PEERLESS_DASHBOARDS"
+    assert source["url"] == "$DASHBOARDS_PROMETHEUS_URL"
+    assert provider["options"]["path"] == "$DASHBOARDS_FOLDER"
