@@ -52,7 +52,7 @@ class Site:
     directory: Path
     machines: Machines = field(init=False)
     servers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
-    gateway: subprocess.Popen[bytes] | None = None
+    commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.machines = Machines(self.directory, len(SERVERS))
@@ -69,14 +69,14 @@ class Site:
         self.localfaas("build")
         _, host, port = self.gateway_url.replace("//", "").split(":")
         serve = ["localfaas", "serve", "--host", host, "--port", port, *self._state()]
-        self.gateway = self.start("gateway", serve)
+        self.start("gateway", serve)
         assert poll(lambda: (self.directory / "state" / "basic-auth-password").exists() or None, LONG)
         self.localfaas("deploy", "--gateway", self.gateway_url, "--wait", "120")
 
     def down(self) -> None:
-        if self.gateway is not None:
-            self.gateway.terminate()
-            self.gateway.wait()
+        for command in reversed(self.commands):  # what came later needs the gateway
+            command.terminate()
+            command.wait()
         for server in self.servers.values():
             server.kill()
             server.wait()
@@ -106,7 +106,9 @@ class Site:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PEERLESS_")}
         environment |= {"PEERLESS_STORE_ORIGINS": STORE}
         with self._output(name).open("wb") as output:
-            return self.machines.start(machine, [sys.executable, "-m", *arguments], environment, output)
+            command = self.machines.start(machine, [sys.executable, "-m", *arguments], environment, output)
+        self.commands.append(command)
+        return command
 
     def localfaas(self, command: str, *options: str) -> None:
         stack = ["-f", str(CHECKOUT / "stack.yml"), *self._state()]
