@@ -11,6 +11,9 @@ import pytest
 import requests
 from harness import CHECKOUT, LocalPlatform
 
+from peer.platform import FUNCTIONS
+from peer.store.servers import free_port
+
 pytestmark = pytest.mark.slow
 
 TINY = ("--dataset", "synthetic-640-1x20x20", "--model-arguments", "{input_size: 20}")
@@ -150,6 +153,19 @@ def test_function_that_is_not_deployed_has_exit_code_23(command, hurt):
     assert "peerless up" in last_line(done)
 
 
+def test_up_with_the_live_page_says_where_it_is(command, hurt):
+    first = command("up", "--dashboard", "--dashboard-port", str(free_port()))
+    second = command("up", "--dashboard")
+
+    url = hurt.platform.state().companions["dashboard"].url
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stderr.splitlines()[-1] == f"dashboard {url}"
+    assert second.stderr.splitlines()[-1] == f"dashboard {url}  (ran already)"
+    assert json.loads(command("status", "--json").stdout)["parts"]["dashboard"] == "running"
+    functions = requests.get(f"{url}/api/state", timeout=30).json()["functions"]
+    assert {function["name"] for function in functions} == {*FUNCTIONS}
+
+
 def test_down_ends_everything_and_can_be_said_twice(command, hurt):
     state = hurt.platform.state()
 
@@ -157,5 +173,5 @@ def test_down_ends_everything_and_can_be_said_twice(command, hurt):
 
     assert (first.returncode, second.returncode) == (0, 0)
     assert second.stderr == "nothing was running\n"
-    for part in (state.store, state.gateway):
+    for part in (state.store, state.gateway, state.companions["dashboard"]):
         assert not Path(f"/proc/{part.process.pid}/cwd").exists()
