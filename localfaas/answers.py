@@ -1,6 +1,5 @@
 """Short answers of the gateway itself, as ASGI messages."""
 
-import json
 from collections.abc import Iterable
 
 from localfaas.errors import LocalFaasError
@@ -16,9 +15,8 @@ async def answer_text(send: Send, status: int, text: str, headers: _Headers = ()
 
 async def answer_error(send: Send, error: LocalFaasError, headers: _Headers = ()) -> None:
     """Send an error as JSON, as invocations have them; those that pass by themselves with Retry-After."""
-    body = json.dumps({"error": error.kind, "message": str(error)}).encode()
     retry_after = [(b"retry-after", b"1")] if error.status in (429, 503) else []
-    await answer(send, error.status, b"application/json", body, [*retry_after, *headers])
+    await answer(send, error.status, b"application/json", error.to_json(), [*retry_after, *headers])
 
 
 async def answer(send: Send, status: int, content_type: bytes, body: bytes, headers: _Headers = ()) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from localfaas.async_store import AsyncCall, CallEntry, CallResult, CallStore
 from localfaas.callback import post_result
 from localfaas.config import GatewayConfig
-from localfaas.errors import FunctionNotFound, LocalFaasError, QueueFull
+from localfaas.errors import FunctionNotFound, LocalFaasError, QueueFull, ReplyTooLong
 from localfaas.gateway import Functions
 from localfaas.invocation import Invocation, Message
 
@@ -217,7 +217,7 @@ class AsyncQueue:
             limits = pool.record.deployment.watchdog.time_limits(self._config.default_timeout_seconds)
             await Invocation(pool, call.path, scope, requests, reply.send, limits).run()
         except LocalFaasError as error:
-            return CallResult(getattr(error, "status", 502), [], str(error).encode())
+            return _refusal(error)
         return reply.result()
 
 
@@ -245,8 +245,12 @@ class _Reply:
             text = (
                 f"the function's reply is above {_MAX_RESULT_BYTES} bytes; let it store the result elsewhere"
             )
-            return CallResult(507, [], text.encode())
+            return _refusal(ReplyTooLong(text))
         return CallResult(self._status, self._headers, bytes(self._body))
+
+
+def _refusal(error: LocalFaasError) -> CallResult:
+    return CallResult(error.status, [(b"content-type", b"application/json")], error.to_json())
 
 
 def _request_messages(body: bytes) -> Any:

@@ -81,7 +81,8 @@ class GatewayClient:
                 reason = status.get("annotations", {}).get(
                     "localfaas.last-error", "its replicas do not answer yet"
                 )
-                raise DeployFailed(f"function {name} is not available after {patience_seconds:g} s: {reason}")
+                seconds = round(patience_seconds, 1)
+                raise DeployFailed(f"function {name} is not available after {seconds:g} s: {reason}")
             time.sleep(_POLL_SECONDS)
 
 

@@ -18,8 +18,12 @@ LocalFaasError            exit 1
 ├── NotAccepting          503      the gateway or the function is shutting down
 ├── RuntimeUnavailable    503      the Docker daemon does not answer
 ├── FunctionUnavailable   503      no replica of the function stays up
+├── ReplyTooLong          507      the reply to an asynchronous call is longer than is kept
 └── StartFailed           (none)   one replica did not start; the pool tries again
 """
+
+import json
+from collections.abc import Mapping
 
 
 class LocalFaasError(Exception):
@@ -28,6 +32,12 @@ class LocalFaasError(Exception):
     exit_code = 1
     status = 500
     kind = "internal"
+    details: Mapping[str, object] = {}
+    """Further fields of the answer."""
+
+    def to_json(self) -> bytes:
+        """Return the body of the answer that tells a function's caller."""
+        return json.dumps({"error": self.kind, "message": str(self), **self.details}).encode()
 
 
 class ConfigurationError(LocalFaasError):
@@ -143,6 +153,13 @@ class FunctionUnavailable(LocalFaasError):
 
     status = 503
     kind = "function_unavailable"
+
+
+class ReplyTooLong(LocalFaasError):
+    """The reply to an asynchronous call is longer than is kept for its callback; nothing of it is."""
+
+    status = 507
+    kind = "reply_too_long"
 
 
 class StartFailed(LocalFaasError):

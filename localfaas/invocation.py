@@ -7,7 +7,6 @@ body, which was being passed on, costs its replica: nobody can tell what that on
 """
 
 import asyncio
-import json
 import logging
 import time
 import uuid
@@ -290,8 +289,7 @@ class Invocation:
         return {"type": "http.response.start", "status": status, "headers": headers}
 
     async def _answer_error(self, error: LocalFaasError) -> None:
-        fields = {"error": error.kind, "message": str(error), **getattr(error, "details", {})}
-        body = json.dumps(fields).encode()
+        body = error.to_json()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if error.status in (429, 503):
             headers.append((b"retry-after", b"1"))

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from localfaas.config import StatePaths
-from localfaas.errors import ConfigurationError
+from localfaas.deploy import GatewayClient
+from localfaas.errors import ConfigurationError, DeployFailed
 from localfaas.memory import choose_memory_controller
 
 LIMITED = {"limits": {"memory": "80Mi"}, "labels": {"com.openfaas.scale.min": "1"}}
@@ -162,17 +163,26 @@ def test_out_of_memory_of_an_execd_command_is_found_by_the_watchdog(
     gateway.wait_available("probe", 1)
 
 
+def deploy_the_impossible(gateway: Any) -> str:
+    """Deploy `probe`, which cannot start; return why that failed, once the gateway knows."""
+    assert gateway.run("build", "-f", "stack.yml").returncode == 0
+    done = gateway.run("deploy", "-f", "stack.yml", "--gateway", gateway.url, "--wait", "0.1")
+    assert (done.returncode, "not available after" in done.stderr) == (3, True)
+    gateway.until(lambda: "localfaas.last-error" in gateway.status("probe")["annotations"], "an error")
+    with pytest.raises(DeployFailed) as failed:
+        GatewayClient(gateway.url, gateway.state_dir / "basic-auth-password").wait_available("probe", 0)
+    return str(failed.value)
+
+
 def test_function_that_dies_at_start_shows_why(
     make_gateway: Callable[..., Any], project: Any, until: Callable[..., Any]
 ) -> None:
     project.add("probe", "import no_such_module_anywhere\n")
     gateway = make_gateway()
-    assert gateway.run("build", "-f", "stack.yml").returncode == 0
 
-    done = gateway.run("deploy", "-f", "stack.yml", "--gateway", gateway.url, "--wait", "1")
+    error = deploy_the_impossible(gateway)
 
-    assert done.returncode == 3
-    assert "No module named 'no_such_module_anywhere'" in done.stderr
+    assert "No module named 'no_such_module_anywhere'" in error
     until(lambda: gateway.call("probe").status_code == 503, "calls are refused")
     refused = gateway.call("probe")
     assert refused.json()["error"] == "function_unavailable"
@@ -180,14 +190,21 @@ def test_function_that_dies_at_start_shows_why(
     assert "no_such_module_anywhere" in gateway.status("probe")["annotations"]["localfaas.last-error"]
 
 
+def test_function_out_of_memory_at_start_shows_that(make_gateway: Callable[..., Any], project: Any) -> None:
+    handler = 'block = b"x" * (300 << 20)\ndef handle(event, context):\n    return "ready"\n'
+    project.add("probe", handler, **LIMITED)
+    gateway = make_gateway()
+
+    error = deploy_the_impossible(gateway)
+
+    assert "out of memory: peak" in error
+    assert f"of {80 << 20} bytes" in error
+
+
 def test_function_without_its_program_says_so(make_gateway: Callable[..., Any], project: Any) -> None:
     project.add("probe", fprocess="no-such-program --x")
-    gateway = make_gateway()
-    gateway.run("build", "-f", "stack.yml")
 
-    done = gateway.run("deploy", "-f", "stack.yml", "--gateway", gateway.url, "--wait", "1")
-
-    assert "no program 'no-such-program'" in done.stderr
+    assert "no program 'no-such-program'" in deploy_the_impossible(make_gateway())
 
 
 def test_warm_parent_killed_is_replaced_with_its_replicas(
