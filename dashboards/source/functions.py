@@ -122,18 +122,19 @@ _events = marks(
     About(
         "OOM kills and cold starts",
         "When replicas were killed at their limit, and when new ones began. A cold start after each kill is "
-        "a function that starts again and again. Cold starts are known of localfaas only.",
+        "a function that starts again and again. Cold starts are known of localfaas only; elsewhere kills "
+        "are those of the five minutes before.",
         units.Short,
         0,
     ),
     [
         Query(
-            f"({grew(f'localfaas_oom_kills_total{_F}', 'function_name')} "
-            f"or function:oom_kills:increase5m{_F}) > 0",
+            f"{grew(f'localfaas_oom_kills_total{_F}', 'function_name')} "
+            f"or function:oom_kills:increase5m{_F}",
             f"{_NAME} OOM kills",
         ),
         Query(
-            f"{grew(f'localfaas_cold_start_seconds_count{_F}', 'function_name')} > 0",
+            grew(f"localfaas_cold_start_seconds_count{_F}", "function_name"),
             f"{_NAME} cold starts",
         ),
     ],

@@ -171,10 +171,10 @@ def lines(
 
 
 def marks(about: About, queries: Sequence[Query], *, colours: style.Colours) -> timeseries.Panel:
-    """Return bars over time: events that are rare, one query of `grew` or several."""
+    """Return bars over time: events that are rare, by `grew`; those that happened lead the legend."""
     panel = _begin(timeseries.Panel(), about, queries)
     panel = (
-        _legend(panel, calcs=["sum"])
+        _legend(panel, calcs=["sum"], sort_by="Total")
         .draw_style(options.GraphDrawStyle.BARS)
         .fill_opacity(90)
         .line_width(0)
@@ -184,7 +184,6 @@ def marks(about: About, queries: Sequence[Query], *, colours: style.Colours) -> 
         .color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
         .min(0)
         .axis_soft_max(1)
-        .no_value("none")
     )
     return _coloured(panel, colours)
 
@@ -260,7 +259,9 @@ def _begin(panel: Kind, about: About, queries: Sequence[Query]) -> Kind:
     return panel
 
 
-def _legend(panel: timeseries.Panel, calcs: Sequence[str] = ("lastNotNull", "max")) -> timeseries.Panel:
+def _legend(
+    panel: timeseries.Panel, calcs: Sequence[str] = ("lastNotNull", "max"), sort_by: str = ""
+) -> timeseries.Panel:
     legend = (
         common.VizLegendOptions()
         .display_mode(options.LegendDisplayMode.TABLE)
@@ -268,6 +269,8 @@ def _legend(panel: timeseries.Panel, calcs: Sequence[str] = ("lastNotNull", "max
         .show_legend(True)
         .calcs(list(calcs))
     )
+    if sort_by:
+        legend.sort_by(sort_by).sort_desc(True)
     tooltip = (
         common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING)
     )

@@ -162,7 +162,7 @@ _retries = marks(
         units.Short,
         0,
     ),
-    [Query(f"{grew(f'peerless_retries_total{_P}', 'reason')} > 0", "{{reason}}")],
+    [Query(grew(f"peerless_retries_total{_P}", "reason"), "{{reason}}")],
     colours=[("/Memory/", style.BAD)],
 )
 _invocations = lines(

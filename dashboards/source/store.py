@@ -110,7 +110,7 @@ _errors = marks(
     About(
         "Errors, by operation", "Requests that failed; each is tried again with a back-off.", units.Short, 0
     ),
-    [Query(f"{grew(f'peerless_store_errors_total{_P}', 'operation')} > 0", _OPERATION)],
+    [Query(grew(f"peerless_store_errors_total{_P}", "operation"), _OPERATION)],
     colours=style.BY_OPERATION,
 )
 _minio_requests = lines(
