@@ -32,12 +32,13 @@ _READY = Patience(total_seconds=60.0, first_seconds=0.05, longest_seconds=0.25)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the running platform is."""
+    """Where the running platform is, and its gateway's process."""
 
     store: StoreAddress
     gateway: GatewayAddress
     store_kind: str
     num_replicas: int
+    gateway_pid: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def running_platform(setting: Setting, say: Callable[[str], None]) -> Iterator[A
         catalogue.push(store, "mnist", data_dir=setting.directory, held_out=0)
         store.close()
         replicas = int(Gateway(gateway_address).describe(FUNCTION)["replicas"])
-        yield Addresses(store_address, gateway_address, state.store.kind, replicas)
+        yield Addresses(store_address, gateway_address, state.store.kind, replicas, state.gateway.process.pid)
     finally:
         platform.down(lambda _: None)
 

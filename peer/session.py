@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class Surroundings:
     """Where a peer finds the platform, how patient it is, where it writes, and where its metrics are read.
 
-    `metrics_address` is of this machine; with an empty one, nothing is measured.
+    `metrics_address` is of this machine; with an empty one, they are counted and served nowhere.
     """
 
     store: StoreAddress
