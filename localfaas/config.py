@@ -111,6 +111,11 @@ class StatePaths:
         return self.root / "gateway.json"
 
     @property
+    def control_groups(self) -> Path:
+        """The directories of the control groups that its gateways have made."""
+        return self.root / "control-groups"
+
+    @property
     def lock(self) -> Path:
         """Locked by the gateway that runs on this state directory."""
         return self.root / "lock"

@@ -38,6 +38,10 @@ class CpuController(Protocol):
     description: str
     """One sentence for people: what holds the limit here, and where."""
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Of groups that are not the memory's."""
+
     def create(self, replica: str, cpus: float, memory: MemoryGroup) -> CpuLimit:
         """Return the limit of a replica about to start, which has that memory group.
 
@@ -78,6 +82,7 @@ class UnifiedCpu:
     """A limit in the replica's group of version 2."""
 
     description = "CPU limits are held by the kernel: cgroup v2, in the groups of the memory limits"
+    directories: tuple[Path, ...] = ()
 
     def create(self, replica: str, cpus: float, memory: MemoryGroup) -> CpuLimit:
         """Limit the group; see the interface."""
@@ -109,6 +114,7 @@ class SeparateCpu:
     def __init__(self, parent: Path, identity: str) -> None:
         self.description = f"CPU limits are held by the kernel: cgroup v1 under {parent}"
         self._directory = parent / f"localfaas-{identity}"
+        self.directories = (self._directory,)
         self._directory.mkdir(exist_ok=True)
         if not os.access(self._directory / "cpu.cfs_quota_us", os.W_OK):
             self._directory.rmdir()

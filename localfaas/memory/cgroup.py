@@ -134,7 +134,7 @@ class CgroupMemory:
 
     def sweep(self) -> int:
         """Kill and remove leftover groups; see the interface."""
-        leftovers = {child.name for place in self._directories for child in place.iterdir() if child.is_dir()}
+        leftovers = {child.name for place in self.directories for child in place.iterdir() if child.is_dir()}
         for replica in leftovers:
             group = self._group(replica)
             group.kill()
@@ -143,13 +143,14 @@ class CgroupMemory:
 
     def close(self) -> None:
         """Remove the directories of the groups."""
-        for place in self._directories:
+        for place in self.directories:
             with suppress(OSError):
                 place.rmdir()
 
     @property
-    def _directories(self) -> list[Path]:
-        return [place for place in (self._directory, self._pressure_directory) if place is not None]
+    def directories(self) -> tuple[Path, ...]:
+        """Those of the limits, and of the groups that only measure pressure; see the interface."""
+        return tuple(place for place in (self._directory, self._pressure_directory) if place is not None)
 
 
 class CgroupGroup:

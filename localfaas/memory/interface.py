@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 PRESSURE_SOURCE = "cgroup-v2"
@@ -83,6 +84,10 @@ class MemoryController(Protocol):
 
     description: str
     """One sentence for people: what holds the limit here, and where."""
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Of the groups, one a hierarchy."""
 
     def create(self, replica: str, limit_bytes: int | None) -> MemoryGroup:
         """Return the group of a replica about to start.

@@ -26,6 +26,8 @@ class RlimitMemory:
         "can be made here: a limit may be passed for that long"
     )
 
+    directories: tuple[Path, ...] = ()
+
     def __init__(self) -> None:
         self._groups: set[RlimitGroup] = set()
         self._watchdog: asyncio.Task[None] | None = None

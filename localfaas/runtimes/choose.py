@@ -4,6 +4,7 @@ import logging
 
 from localfaas.config import GatewayConfig, StatePaths
 from localfaas.cpu import choose_cpu_controller
+from localfaas.group_record import GroupRecord
 from localfaas.memory import choose_memory_controller
 from localfaas.runtimes.interface import Runtime
 from localfaas.runtimes.process import ProcessRuntime
@@ -20,6 +21,8 @@ def create_runtime(config: GatewayConfig, paths: StatePaths) -> Runtime:
         ConfigurationError: it cannot be used here.
         RuntimeUnavailable: the Docker daemon stopped to answer.
     """
+    record = GroupRecord(paths)
+    leftovers = record.sweep()
     if config.runtime == "docker":
         # Here, since it takes a third of a second that the other runtime has no use for.
         from localfaas.runtimes.docker import connect_docker
@@ -29,10 +32,11 @@ def create_runtime(config: GatewayConfig, paths: StatePaths) -> Runtime:
         return docker
     memory = choose_memory_controller(config.memory_enforcement, paths.identity)
     _log.info("%s", memory.description)
-    if leftovers := memory.sweep():
+    if leftovers := leftovers + memory.sweep():
         _log.info("removed %d control groups of an earlier gateway", leftovers)
     cpu = choose_cpu_controller(memory, paths.identity)
     if cpu is not None:
         _log.info("%s", cpu.description)
         cpu.sweep()
+    record.note([*memory.directories, *(cpu.directories if cpu else ())])
     return ProcessRuntime(paths.images, paths.create_socket_directory(), memory, cpu)
