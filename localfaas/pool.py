@@ -19,7 +19,6 @@ from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaProcess, 
 from localfaas.scaling import lowest_replicas
 from localfaas.secret_store import SecretStore
 from localfaas.stats import FunctionStats
-from localfaas.upstream import ReplyLost
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +58,8 @@ class Pool:
         self._starting: dict[asyncio.Task[None], int] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._replicas: set[Replica] = set()
+        # Those of the present deployment that are not asked to end; counted for every request that ends.
+        self._kept: set[Replica] = set()
         self._idle: list[Replica] = []
         self._waiting: OrderedDict[asyncio.Future[Replica], None] = OrderedDict()
         self._num_start_failures = 0
@@ -166,6 +167,7 @@ class Pool:
         """Replace every replica by one of a new deployment: idle ones now, busy ones after their request."""
         self.record, self.launcher = record, launcher
         self._generation += 1
+        self._kept.clear()
         self.stats.peak_bytes = 0
         self._forget_failures()
         while self._idle:
@@ -198,8 +200,8 @@ class Pool:
 
     @property
     def _num_current(self) -> int:
-        started = sum(self._is_current(replica) and not replica.is_ending for replica in self._replicas)
-        return started + sum(generation == self._generation for generation in self._starting.values())
+        starting = sum(generation == self._generation for generation in self._starting.values())
+        return len(self._kept) + starting
 
     @property
     def _is_broken(self) -> bool:
@@ -259,7 +261,7 @@ class Pool:
         if self.is_closing or self._backoff is not None:
             return
         loop = asyncio.get_running_loop()
-        while self._num_current < self.record.replicas:
+        for _ in range(self.record.replicas - self._num_current):
             name = f"{self.name}-{secrets.token_hex(4)}"
             life = loop.create_task(self._live(name, self._generation), name=name)
             self._starting[life] = self._generation
@@ -269,9 +271,14 @@ class Pool:
         replica = Replica(process, self._generation)
         # It has served an earlier gateway, as far as anybody knows: its next request finds it warm.
         replica.num_requests = 1
-        self._replicas.add(replica)
+        self._keep(replica)
         loop = asyncio.get_running_loop()
         self._begin_life(loop.create_task(self._attend(replica, loop.time()), name=replica.name))
+
+    def _keep(self, replica: Replica) -> None:
+        self._replicas.add(replica)
+        if self._is_current(replica):
+            self._kept.add(replica)
 
     def _begin_life(self, life: "asyncio.Task[None]") -> None:
         self._lives.add(life)
@@ -301,7 +308,7 @@ class Pool:
             self._note_failed_start(name, str(error))
             return
         replica = Replica(process, generation)
-        self._replicas.add(replica)
+        self._keep(replica)
         self._starting.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
         await self._attend(replica, started_at)
 
@@ -309,7 +316,7 @@ class Pool:
         """Offer a replica to requests once it answers, and account for its end."""
         if self.is_closing or not self._is_current(replica):
             self._end(replica)
-        late = await self._wait_ready(replica)
+        late = await replica.begin(self._config.start_timeout_seconds)
         if replica.is_ready:
             if replica.num_requests == 0:
                 self.stats.cold_starts.observe(asyncio.get_running_loop().time() - started_at)
@@ -345,24 +352,10 @@ class Pool:
                 self.discard(replica)
         return await replica.wait_exit()
 
-    async def _wait_ready(self, replica: Replica) -> str:
-        """Return once the replica answers or has ended; if it never does, kill it and return why, else ""."""
-        try:
-            async with asyncio.timeout(self._config.start_timeout_seconds):
-                await replica.wait_ready()
-        except TimeoutError:
-            replica.process.kill()
-            return f"it answered nothing for {self._config.start_timeout_seconds:g} s; "
-        except ReplyLost as error:
-            # Most often it has ended. One that lives on without taking connections is of no use either.
-            await asyncio.wait({replica.process.exited}, timeout=_TERMINATION_SECONDS)
-            replica.process.kill()
-            return "" if replica.process.exited.done() else f"{error}; "
-        return ""
-
     def _account(self, replica: Replica, end: ReplicaExit) -> None:
         """Move a replica that has ended from what is running to what has been."""
         self._replicas.discard(replica)
+        self._kept.discard(replica)
         with suppress(ValueError):
             self._idle.remove(replica)
         self.stats.add_ended(end.memory, end.cpu_seconds, is_current=self._is_current(replica))
@@ -384,6 +377,7 @@ class Pool:
     def _end(self, replica: Replica) -> None:
         """Give a replica no more requests; once it has none, ask it to end, and kill it in time."""
         replica.is_ending = True
+        self._kept.discard(replica)
         with suppress(ValueError):
             self._idle.remove(replica)
         if replica.num_active:

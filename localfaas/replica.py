@@ -9,6 +9,7 @@ _REQUEST = b"GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: localfaas\r\n\r\n
 _NOT_READY = 503
 _PAUSE_SECONDS = 0.05
 _HEALTH_PATIENCE_SECONDS = 5.0
+_END_PATIENCE_SECONDS = 2.0
 
 
 class Replica:
@@ -46,7 +47,22 @@ class Replica:
         """Keep a connection whose reply is complete, or was given up, in which case it is closed first."""
         self._spare.append(connection)
 
-    async def wait_ready(self) -> None:
+    async def begin(self, patience_seconds: float) -> str:
+        """Return once the replica answers or has ended; if it never does, kill it and return why, else ""."""
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await self._wait_ready()
+        except TimeoutError:
+            self.process.kill()
+            return f"it answered nothing for {patience_seconds:g} s; "
+        except ReplyLost as error:
+            # Most often it has ended. One that lives on without taking connections is of no use either.
+            await asyncio.wait({self.process.exited}, timeout=_END_PATIENCE_SECONDS)
+            self.process.kill()
+            return "" if self.process.exited.done() else f"{error}; "
+        return ""
+
+    async def _wait_ready(self) -> None:
         """Return once the replica takes requests: its ready path answers anything but 503, or it listens.
 
         The next path is asked as well where one is unknown. Where a request waits in the socket's backlog

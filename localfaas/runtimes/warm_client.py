@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class WarmParentClient:
         self._on_end: dict[str, Callable[[Ended], None]] = {}
         self._last_used = loop.time()
         self._one_start = asyncio.Lock()
+        self._unsent_kills: deque[bytes] = deque()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
@@ -77,7 +79,7 @@ class WarmParentClient:
             StartFailed: it was not started; `on_end` is not called.
         """
         await asyncio.shield(self._ready)
-        # It forks one at a time anyway; this way its socket never fills up.
+        # It forks one at a time anyway; this way starts never fill its socket.
         async with self._one_start:
             return await self._start(message, descriptors, on_end)
 
@@ -89,7 +91,7 @@ class WarmParentClient:
         self._starting[replica] = started
         self._on_end[replica] = on_end
         try:
-            socket.send_fds(self._socket, [json.dumps({"do": "start", **message}).encode()], descriptors)
+            await self._send_start(json.dumps({"do": "start", **message}).encode(), descriptors)
             return await started
         except OSError as error:
             self._on_end.pop(replica, None)
@@ -104,13 +106,11 @@ class WarmParentClient:
 
     def kill(self, replica: str, number: int) -> None:
         """Send a signal to the replica's process group; nothing happens where it has ended."""
-        try:
-            self._socket.send(json.dumps({"do": "kill", "id": replica, "signal": int(number)}).encode())
-        except BlockingIOError:
-            asyncio.get_running_loop().call_later(_FULL_SOCKET_PAUSE_SECONDS, self.kill, replica, number)
-        except OSError:
-            # The warm parent has ended, and the replica with it.
-            pass
+        if self.is_lost:
+            return
+        self._unsent_kills.append(json.dumps({"do": "kill", "id": replica, "signal": int(number)}).encode())
+        if len(self._unsent_kills) == 1:
+            self._send_kills()
 
     def idle_seconds(self, now: float) -> float:
         """Return for how long there has been no replica, at the event loop's time `now`."""
@@ -121,6 +121,29 @@ class WarmParentClient:
         if not self.is_lost:
             self._lose("the gateway closed it")
         await self.reap()
+
+    async def _send_start(self, packet: bytes, descriptors: list[int]) -> None:
+        while True:
+            try:
+                socket.send_fds(self._socket, [packet], descriptors)
+                return
+            except BlockingIOError:
+                await asyncio.sleep(_FULL_SOCKET_PAUSE_SECONDS)
+
+    def _send_kills(self) -> None:
+        """Send as many as its socket takes, and go on when it takes more."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsent_kills:
+                self._socket.send(self._unsent_kills[0])
+                self._unsent_kills.popleft()
+        except BlockingIOError:
+            loop.add_writer(self._socket, self._send_kills)
+            return
+        except OSError:
+            # The warm parent has ended, and its replicas with it; `_receive` finds the same.
+            self._unsent_kills.clear()
+        loop.remove_writer(self._socket)
 
     def _receive(self) -> None:
         try:
@@ -151,8 +174,11 @@ class WarmParentClient:
 
     def _lose(self, reason: str) -> None:
         self.is_lost = True
-        asyncio.get_running_loop().remove_reader(self._socket)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        loop.remove_writer(self._socket)
         self._socket.close()
+        self._unsent_kills.clear()
         pending: list[asyncio.Future[Any]] = [self._ready, *self._starting.values()]
         for waiting in pending:
             if not waiting.done():
