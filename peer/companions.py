@@ -80,13 +80,18 @@ def wait_for_companion(
         raise PlatformError(f"the {companion.name} does not start: {log_tail(log_path)}")
 
 
+def answers(url: str) -> bool:
+    """Return whether a program answers a GET with 2xx, in five seconds."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(url, timeout=_ANSWER_SECONDS).ok
+    except requests.RequestException:
+        return False
+
+
 def _answers(process: subprocess.Popen[bytes], url: str) -> bool | None:
     """Return True once it answers, None while it may, False when it has ended."""
     if process.poll() is not None:
         return False
-    try:
-        with requests.Session() as session:
-            session.trust_env = False
-            return session.get(url, timeout=_ANSWER_SECONDS).ok or None
-    except requests.RequestException:
-        return None
+    return answers(url) or None

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from peer.cli.connections import (
 )
 from peer.cli.dashboard import DEFAULT_PORT, page
 from peer.cli.options import Command, Count, option
+from peer.companions import CompanionState, answers
 from peer.errors import FileNotWritten, FunctionError, PeerlessError, PlatformError
 from peer.gateway import Gateway
 from peer.local_gateway import RUNTIMES
@@ -155,7 +157,11 @@ def status(as_json: bool, state_dir: Path) -> None:
 @store_options
 @gateway_options
 def doctor(as_json: bool, **options: Any) -> None:
-    """Check what a run needs; each finding says what to do. Exits with the first finding's code."""
+    """Check what a run needs; each finding says what to do. Exits with the first finding's code.
+
+    A live page or a Prometheus that has ended is a note: no run needs it.
+    """
+    companions = _companions(options["state_dir"])
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: f"{sys.version.split()[0]}, peerless {__version__}",
         "torch": _torch_version,
@@ -163,6 +169,7 @@ def doctor(as_json: bool, **options: Any) -> None:
         "store": lambda: _store(options),
         "gateway": lambda: _gateway(options),
         **{f"function {name}": lambda name=name: _function(options, name) for name in FUNCTIONS},  # type: ignore[misc]
+        **companions,
     }
     exit_code = 0
     findings = {}
@@ -171,12 +178,13 @@ def doctor(as_json: bool, **options: Any) -> None:
             findings[name] = {"ok": True, "text": check()}
         except PeerlessError as error:
             findings[name] = {"ok": False, "text": str(error)}
-            exit_code = exit_code or error.exit_code
+            exit_code = exit_code or (0 if name in companions else error.exit_code)
     if as_json:
         click.echo(msgspec.json.encode(findings))
     else:
         for name, finding in findings.items():
-            click.echo(f"{'ok  ' if finding['ok'] else 'FAIL'}  {name:<18} {finding['text']}")
+            mark = "ok" if finding["ok"] else "note" if name in companions else "FAIL"
+            click.echo(f"{mark:<4}  {name:<18} {finding['text']}")
     sys.exit(exit_code)
 
 
@@ -220,6 +228,26 @@ def _gateway(options: dict[str, Any]) -> str:
     gateway.check()
     gateway.functions()
     return f"{address.url}, user {address.user} is let in"
+
+
+def _companions(state_dir: Path) -> dict[str, Callable[[], str]]:
+    """Return a check of each program that was started beside the platform."""
+    try:
+        started = Platform(state_dir).state().companions
+    except PeerlessError:  # the checks of store and gateway say what is wrong with the state
+        return {}
+    return {name: partial(_companion, name, part) for name, part in started.items()}
+
+
+def _companion(name: str, part: CompanionState) -> str:
+    if has_ended(part.process):
+        raise PlatformError(f"{part.url} has ended: `peerless up --{name}` starts it where it was")
+    if not answers(part.url):
+        raise PlatformError(
+            f"{part.url} does not answer: end process {part.process.pid}, then `peerless up --{name}` starts "
+            "it anew"
+        )
+    return part.url
 
 
 def _function(options: dict[str, Any], name: str) -> str:

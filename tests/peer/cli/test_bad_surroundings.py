@@ -1,6 +1,7 @@
 """A store, gateway, clock, disk or platform that is not as it should be: which, where, and what to do."""
 
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from peer.platform import FUNCTIONS, Platform
+from peer import messages
+from peer.companions import CompanionState
+from peer.platform import FUNCTIONS, Platform, PlatformState
+from peer.processes import Process, identify
 from peer.store.servers import free_port
 
 SMALL = ("--dataset", "synthetic-640-1x20x20", "--batch-size", "16", "--rounds", "1", "--compute", "local")
@@ -218,6 +222,32 @@ def test_doctor_without_platform_says_what_is_missing(peerless):
     assert outcome.code == 2
     assert outcome.out.count("FAIL") == 2 + len(FUNCTIONS)
     assert "start one with `peerless up`" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("start_ticks", "liveness", "text"),
+    [
+        (0, "down", "has ended: `peerless up --prometheus` starts it where it was"),
+        (None, "running", "does not answer: end process"),
+    ],
+    ids=["killed", "unreachable"],
+)
+def test_prometheus_that_is_gone_is_said_by_status_and_doctor(
+    peerless, tmp_path, start_ticks, liveness, text
+):
+    process = identify(os.getpid())
+    if start_ticks is not None:
+        process = Process(process.pid, start_ticks)
+    url = f"http://127.0.0.1:{free_port()}"
+    state = PlatformState(companions={"prometheus": CompanionState(url, process)})
+    (tmp_path / "platform.json").write_bytes(messages.encode(state))
+
+    status = peerless("status", "--state-dir", tmp_path)
+    doctor = peerless("doctor", "--state-dir", tmp_path)
+
+    assert f"prometheus {liveness:<12} {url}" in status.out
+    assert f"note  prometheus         {url} {text}" in doctor.out
+    assert doctor.code == 2  # of the store, which is missing: no run needs a Prometheus
 
 
 def test_platform_without_state_has_no_addresses(tmp_path):
