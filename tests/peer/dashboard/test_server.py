@@ -45,6 +45,19 @@ def test_targets_are_the_running_peers_that_serve_metrics(start_page: StartPage,
     ]
 
 
+def test_run_without_metrics_has_no_targets_and_the_page_says_so(start_page: StartPage, runs: Runs) -> None:
+    runs.create("digits", num_peers=2)
+    for rank in range(2):
+        runs.beat("digits", rank, 1, metrics_url="")
+    page = start_page(*runs.options)
+
+    until(lambda: page.state()["run"] and page.state()["run"]["status"] == "running")
+    until(lambda: "no peer that runs now serves metrics" in page.source("peers").get("text", ""))
+
+    assert page.source("peers")["status"] == "absent"
+    assert page.get("/api/targets").json() == []
+
+
 def test_page_without_anything_says_what_is_missing(start_page: StartPage) -> None:
     page = start_page()
 
