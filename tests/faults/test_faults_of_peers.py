@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 
+import psutil
 import pytest
 import torch
 from harness import IMPATIENT, WITHOUT_FUNCTIONS, Runner
@@ -44,10 +45,13 @@ def once_after_round(round_number: int, act: Callable[[], None]) -> Callable[[Ro
 
 
 def child_of_rank(rank: int) -> int:
-    """Return the process of a peer: they are forked in the order of their ranks."""
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        children = [int(pid) for pid in file.read().split()]
-    return sorted(children)[-4:][rank]
+    """Return the process of a peer, which is the one that has its log open."""
+    (found,) = [
+        child.pid
+        for child in psutil.Process().children()
+        if any(file.path.endswith(f"/peer-{rank}.log") for file in child.open_files())
+    ]
+    return found
 
 
 @pytest.fixture(scope="module")

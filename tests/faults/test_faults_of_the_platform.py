@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from harness import LocalPlatform, Runner, children_of
 
+from peer.gateway import Gateway
 from peer.rounds import RoundRecord
 from peer.store.retry import Patience, poll
 
@@ -50,9 +51,15 @@ def runner(mortal_platform: LocalPlatform, tmp_path: Path) -> Runner:
 def test_killed_replica_ends_with_the_same_weights(mortal_platform: LocalPlatform, runner: Runner) -> None:
     undisturbed = runner.train("undisturbed", rounds=ROUNDS)[0].weights.checksum
     gateway_pid = mortal_platform.platform.state().gateway.process.pid  # type: ignore[union-attr]
+    gateway = Gateway(mortal_platform.gateway)
+
+    def is_whole() -> bool | None:
+        """Tell whether every replica has started: one that is killed before is a start that failed."""
+        return all(each["availableReplicas"] == each["replicas"] for each in gateway.functions()) or None
 
     def kill_replicas_until_one_was_busy() -> None:
         for _ in range(10):
+            assert poll(is_whole, Patience(total_seconds=60))
             for pid in children_of(gateway_pid):
                 if not children_of(pid):
                     os.kill(pid, signal.SIGKILL)
