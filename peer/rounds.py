@@ -34,18 +34,23 @@ class FunctionMemory(Message, frozen=True):
     major_faults: int = 0
 
     def __add__(self, other: "FunctionMemory") -> "FunctionMemory":
-        """Return the figures of both together; the limit is the later one's, if it is known."""
+        """Return the figures of both together; working set and limit are those of the fuller replica."""
+        fuller = max(other, self, key=FunctionMemory._fullness)
         pressures = [each for each in (self.pressure_seconds, other.pressure_seconds) if each is not None]
         return FunctionMemory(
             invocations=self.invocations + other.invocations,
             out_of_memory=self.out_of_memory + other.out_of_memory,
-            limit_bytes=other.limit_bytes or self.limit_bytes,
-            working_set_bytes=max(self.working_set_bytes, other.working_set_bytes),
+            limit_bytes=fuller.limit_bytes,
+            working_set_bytes=fuller.working_set_bytes,
             peak_rss_bytes=max(self.peak_rss_bytes, other.peak_rss_bytes),
             pressure_seconds=sum(pressures) if pressures else None,
             reclaims=self.reclaims + other.reclaims,
             major_faults=self.major_faults + other.major_faults,
         )
+
+    def _fullness(self) -> tuple[float, int, int]:
+        share = self.working_set_bytes / self.limit_bytes if self.limit_bytes else 0.0
+        return share, self.working_set_bytes, self.limit_bytes
 
 
 class RoundRecord(Message, frozen=True):
