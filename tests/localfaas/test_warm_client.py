@@ -20,7 +20,7 @@ class CountingClient(WarmParentClient):
 async def attempts_while_parent_is_stopped(num_kills: int) -> list[int]:
     """Return how often was tried to send at once, some time later, and once all had been taken."""
     client = CountingClient((), os.environ)
-    (parent,) = psutil.Process().children()
+    parent = psutil.Process(client._process.pid)
     parent.suspend()
     for _ in range(num_kills):
         client.kill("nobody", signal.SIGTERM)
