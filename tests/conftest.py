@@ -148,6 +148,11 @@ def _platform(directory: Path) -> Iterator[LocalPlatform]:
         platform.down()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the starved run last: its training loads the machine from the first to the end."""
+    items.sort(key=lambda item: "starved_run" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def starved_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StarvedRun]:
     """A training that goes on, short of memory, under a real Prometheus; takes three minutes to begin."""

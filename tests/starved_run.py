@@ -61,6 +61,9 @@ class StarvedRun:
         """Return once the alerts for memory fire: the function hardly fits, and replicas were killed."""
         if self._fires("FunctionMemoryNearLimit") and self._fires("FunctionOutOfMemory"):
             return
+        # a status that comes for the first time has a rate if the function is no news to Prometheus
+        known = f'gateway_function_invocation_started{{function_name="{FUNCTION}"}} offset 1m'
+        eventually(lambda: self.prometheus.now(known), "Prometheus has known the function for a minute")
         self.limit_memory(_AMPLE_BYTES)
         self._fit_limit()
         self.run_out_of_memory()

@@ -50,7 +50,8 @@ def retry(
         on_retry: told of each error that another try follows.
 
     Raises:
-        PeerlessError: the last one; if there were several tries, its message says how many and for how long.
+        PeerlessError: the last one; if another try might have helped, its message says how many there
+            were, and for how long. A signal (`StopRequested`) gives nothing up.
     """
     start = clock()
     nominal_seconds = patience.first_seconds
@@ -62,7 +63,7 @@ def retry(
         except PeerlessError as error:
             waited_seconds = clock() - start
             if not is_retryable(error) or waited_seconds >= patience.total_seconds:
-                if num_tries > 1:
+                if num_tries > 1 and error.retryable:
                     _say_waited(error, num_tries, waited_seconds)
                 raise
             if on_retry is not None:

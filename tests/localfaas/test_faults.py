@@ -14,24 +14,13 @@ from typing import Any
 
 import psutil
 import pytest
+from parts import memory_cgroup
 
 from localfaas.config import StatePaths
 from localfaas.deploy import GatewayClient
-from localfaas.errors import ConfigurationError, DeployFailed
-from localfaas.memory import choose_memory_controller
+from localfaas.errors import DeployFailed
 
 LIMITED = {"limits": {"memory": "80Mi"}, "labels": {"com.openfaas.scale.min": "1"}}
-
-
-def has_memory_cgroup() -> bool:
-    try:
-        choose_memory_controller("cgroup", "probe-of-tests").close()
-    except ConfigurationError:
-        return False
-    return True
-
-
-needs_cgroup = pytest.mark.skipif(not has_memory_cgroup(), reason="no control group can be made here")
 
 
 def in_flight(gateway: Any) -> bool:
@@ -101,10 +90,12 @@ def test_replica_children_end_with_it(
     gateway.wait_available("probe", 2)
 
 
-@pytest.mark.parametrize("enforcement", [pytest.param("cgroup", marks=needs_cgroup), "rlimit"])
+@pytest.mark.parametrize("enforcement", ["cgroup", "rlimit"])
 def test_out_of_memory_is_a_507_with_its_figures(
     make_gateway: Callable[..., Any], project: Any, enforcement: str
 ) -> None:
+    if enforcement == "cgroup":
+        memory_cgroup()
     project.add("probe", **LIMITED)
     gateway = make_gateway("--memory-enforcement", enforcement)
     gateway.deploy()

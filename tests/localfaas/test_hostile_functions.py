@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from localfaas.errors import ConfigurationError
-from localfaas.memory import choose_memory_controller
+from parts import memory_cgroup
 
 FLOOD = """
 import os
@@ -21,18 +19,10 @@ def handle(event, context):
 MAX_LOG_BYTES = 20 << 20
 
 
-def has_memory_cgroup() -> bool:
-    try:
-        choose_memory_controller("cgroup", "probe-of-tests").close()
-    except ConfigurationError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_memory_cgroup(), reason="no control group can be made here")
 def test_child_in_a_session_of_its_own_ends_with_its_replica(
     make_gateway: Callable[..., Any], project: Any, running: Callable[[int], bool], until: Callable[..., Any]
 ) -> None:
+    memory_cgroup()
     project.add("probe")
     gateway = make_gateway()
     gateway.deploy()

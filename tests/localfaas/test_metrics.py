@@ -10,6 +10,7 @@ import psutil
 import pytest
 import requests
 from documented import documented_metrics, exported_metrics
+from parts import memory_cgroup
 from prometheus_client.parser import text_string_to_metric_families
 
 # Keeps 24 MiB, and reads a file that does not fit beside them.
@@ -114,8 +115,7 @@ def agrees(gateway: Any, read: Callable[[], float], least_bytes: int) -> bool:
 
 @pytest.mark.slow
 def test_working_set_agrees_with_the_kernels_files(gateway: Any, until: Callable[..., Any]) -> None:
-    if gateway.system("GET", "info").json()["memory"].startswith("memory limits are held by RLIMIT"):
-        pytest.skip("no control group can be made here")
+    memory_cgroup()
     pids = gateway.replica_pids("probe", 2)
 
     with holding(gateway, 100):
@@ -149,6 +149,7 @@ def test_working_set_without_a_group_agrees_with_psutil(
 def test_function_short_of_memory_shows_cache_reclaims_and_pressure_after_its_replica_too(
     gateway: Any, until: Callable[..., Any]
 ) -> None:
+    memory_cgroup()
     gateway.project.add("hungry", HUNGRY, limits={"memory": "64Mi"})
     gateway.deploy()
     name = {"function_name": "hungry.openfaas-fn"}
@@ -156,8 +157,6 @@ def test_function_short_of_memory_shows_cache_reclaims_and_pressure_after_its_re
     assert gateway.call("hungry").text == "done"
 
     source = families(gateway)["localfaas_build_info"].samples[0].labels["memory_source"]
-    if source == "rlimit":
-        pytest.skip("no control group can be made here")
     assert 0 < gateway.metric("localfaas_memory_cache_bytes", **name) <= 64 << 20
     assert gateway.metric("localfaas_memory_limit_bytes", **name) == 64 << 20
     reclaims = gateway.metric("localfaas_memory_reclaims_total", source=source, **name)

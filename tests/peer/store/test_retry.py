@@ -92,6 +92,17 @@ def test_retry_after_other_errors_raises_at_once(error: Exception) -> None:
     assert time.waits == []
 
 
+def test_retry_that_a_signal_ends_does_not_say_it_gave_up() -> None:
+    time = FakeTime()
+    errors = iter([StoreUnreachable("no connection"), StopRequested("stopped by SIGINT", 2)])
+
+    def action() -> None:
+        raise next(errors)
+
+    with pytest.raises(StopRequested, match="^stopped by SIGINT$"):
+        retry(action, Patience(10.0), clock=time.clock, sleep=time.sleep)
+
+
 def test_poll_returns_first_result() -> None:
     time = FakeTime()
     results = iter([None, None, 0])
