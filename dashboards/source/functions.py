@@ -129,8 +129,7 @@ _events = marks(
     ),
     [
         Query(
-            f"{grew(f'localfaas_oom_kills_total{_F}', 'function_name')} "
-            f"or function:oom_kills:increase5m{_F}",
+            f"{grew(f'localfaas_oom_kills_total{_F}', 'function_name')} or function:oom_kills:increase5m{_F}",
             f"{_NAME} OOM kills",
         ),
         Query(

@@ -72,8 +72,7 @@ def _figures(run: RunState) -> Text:
 def _findings(findings: Sequence[Finding]) -> list[Text]:
     styles = {"error": "bold red", "warning": "yellow"}
     return [
-        _text(f"! {finding.subject} {finding.text}", styles.get(finding.severity, ""))
-        for finding in findings
+        _text(f"! {finding.subject} {finding.text}", styles.get(finding.severity, "")) for finding in findings
     ]
 
 

@@ -17,9 +17,7 @@ def cut(gradient: Gradient, num_parts: int) -> list[Gradient]:
         gradient: its tensors are shared, not copied.
         num_parts: >= 1. The last parts of a short tensor are empty.
     """
-    slices = [
-        _slices(tensor, num_parts) for tensor in (gradient.values, gradient.buffers, gradient.counters)
-    ]
+    slices = [_slices(tensor, num_parts) for tensor in (gradient.values, gradient.buffers, gradient.counters)]
     return [
         Gradient(values, buffers, counters, gradient.num_samples)
         for values, buffers, counters in zip(*slices, strict=True)

@@ -61,9 +61,7 @@ def test_run_computed_by_the_peers_has_the_same_weights(runner: Runner, referenc
 
 
 @pytest.mark.parametrize("strategy", EXCHANGES)
-def test_run_has_the_same_weights_however_it_exchanges(
-    runner: Runner, reference: str, strategy: str
-) -> None:
+def test_run_has_the_same_weights_however_it_exchanges(runner: Runner, reference: str, strategy: str) -> None:
     results = runner.train(f"by-{strategy}", exchange=strategy)
 
     assert {result.weights.checksum for result in results} == {reference}
