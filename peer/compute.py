@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from peer.aggregation import Gradient, WeightedMean
 from peer.config import ALL_BATCHES, RunConfig
 from peer.decisions import total
@@ -74,8 +76,12 @@ class Compute:
         self._shard = shard
         self._means = means
 
-    def gradient(self, round_number: int, weights: StoredObject) -> tuple[Gradient, Evaluation | None]:
+    def gradient(
+        self, round_number: int, weights: StoredObject, learning_rate: float
+    ) -> tuple[Gradient, Evaluation | None]:
         """Return the mean gradient of this round's batches, folded in the order of the invocations.
+
+        With local steps, which take `learning_rate`, it is the mean of what they came to.
 
         Raises:
             FunctionError, StoreError: an invocation was given up; see `FanOut`.
@@ -84,7 +90,7 @@ class Compute:
         means, result_keys = self._means, list[str]()
         groups = list(self._packed(self._batches_of(round_number)))
         attempts = [
-            self._gradient_attempt(round_number, index, group, weights, result_keys)
+            self._gradient_attempt(round_number, index, group, weights, learning_rate, result_keys)
             for index, group in enumerate(groups)
         ]
         results = means.fan_out.run(attempts)
@@ -144,10 +150,14 @@ class Compute:
         invocation: int,
         batches: list[IndexedBatch],
         weights: StoredObject,
+        learning_rate: float,
         result_keys: list[str],
     ) -> Callable[[int], tuple[Gradient, Evaluation]]:
+        config = self._config
+        local = replace(config.optimizer, learning_rate=learning_rate) if config.local_steps else None
+
         def attempt(number: int) -> tuple[Gradient, Evaluation]:
-            invoker, config = self._means.invoker, self._config
+            invoker = self._means.invoker
             result_key = keys.gradient(
                 config.run, self._generation, round_number, self._rank, invocation, str(number)
             )
@@ -158,6 +168,7 @@ class Compute:
                 micro_batch=config.micro_batch,
                 seed=config.seed,
                 result_url=invoker.writable(result_key),
+                local_optimizer=local,
             )
             with self._noticing_out_of_memory("gradient"):
                 reply, gradient = invoker.gradient(request, result_key)

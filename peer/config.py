@@ -31,11 +31,22 @@ class EarlyStopSpec(Message, frozen=True):
     min_delta: float = 0.0
 
 
+class OuterSpec(Message, frozen=True):
+    """How what local steps came to is applied: SGD, with Nesterov's momentum if there is one.
+
+    The defaults take the mean of all weights (K-AVG); DiLoCo's are 0.7 and 0.9.
+    """
+
+    learning_rate: float = 1.0
+    momentum: float = 0.0
+
+
 class RunConfig(Message, frozen=True):
     """Everything that decides a run's weights: two runs with equal values end with equal bits.
 
     `batches_per_invocation` (packing) belongs to it, because sums are folded by invocation; the number of
-    replicas and how many invocations are in flight do not.
+    replicas and how many invocations are in flight do not. With `local_steps` an invocation takes so many
+    steps of `optimizer`, one a batch, and `outer` applies their mean; without, `optimizer` applies gradients.
     """
 
     run: str
@@ -55,6 +66,8 @@ class RunConfig(Message, frozen=True):
     seed: int = 0
     micro_batch: int = 0
     optimizer: OptimizerSpec = OptimizerSpec()
+    local_steps: int = 0
+    outer: OuterSpec = OuterSpec()
     plateau: PlateauSpec = PlateauSpec()
     early_stop: EarlyStopSpec = EarlyStopSpec()
     evaluate_every: int = 20
@@ -127,6 +140,7 @@ def validate(config: RunConfig) -> None:
         "batches_per_round": ALL_BATCHES,
         "batches_per_invocation": 1,
         "micro_batch": 0,
+        "local_steps": 0,
         "evaluate_every": 0,
         "checkpoint_every": 0,
         "seed": 0,
@@ -143,7 +157,23 @@ def validate(config: RunConfig) -> None:
             )
     if (config.compute, config.exchange) == ("local", "in_function"):
         raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
+    if config.local_steps:
+        _check_local_steps(config)
     if config.optimizer.learning_rate <= 0:
         raise ConfigurationError(f"--learning-rate is {config.optimizer.learning_rate}; it must be above 0")
     if config.early_stop.patience and not config.evaluate_every:
         raise ConfigurationError("--early-stop needs held-out evaluations: set --evaluate-every above 0")
+
+
+def _check_local_steps(config: RunConfig) -> None:
+    steps = config.local_steps
+    if config.batches_per_invocation != steps:
+        raise ConfigurationError(
+            f"--batches-per-invocation is {config.batches_per_invocation}, --local-steps {steps}: "
+            "an invocation takes a step a batch; leave the former out"
+        )
+    if config.batches_per_round % steps:
+        raise ConfigurationError(
+            f"--batches-per-round is {config.batches_per_round}; with --local-steps {steps} it must be "
+            "a multiple of them, or `all`"
+        )

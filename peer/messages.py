@@ -82,11 +82,15 @@ class SamplesRequest(Message, frozen=True):
 
 
 class GradientRequest(SamplesRequest, frozen=True):
-    """Compute the mean gradient of these batches at these weights, and put it under `result_url`."""
+    """Compute the mean gradient of these batches at these weights, and put it under `result_url`.
+
+    With `local_optimizer`: take a step of it a batch instead, and put there how far they moved the weights.
+    """
 
     micro_batch: int
     seed: int
     result_url: str
+    local_optimizer: OptimizerSpec | None = None
 
 
 class EvaluateRequest(SamplesRequest, frozen=True):

@@ -59,7 +59,7 @@ def create(
         ConfigurationError: the run exists, or the configuration is not possible. Nothing was written.
         DatasetError, FunctionError, StoreError: the batch was not computed. No configuration was written.
     """
-    packing = config.batches_per_invocation
+    packing = config.batches_per_invocation or config.local_steps
     config = replace(config, versions=current_versions(), batches_per_invocation=packing or 1)
     validate(config)
     if store.head(keys.run_config(config.run)) is not None:
@@ -81,6 +81,11 @@ def create(
         config = replace(config, exchange=strategy)
         say(f"exchange {reason}")
     seconds = _try_one_batch(store, config, dataset, shards[0], stored, invoker)
+    if config.local_steps * seconds > config.invocation_seconds:
+        raise ConfigurationError(
+            f"{config.local_steps} steps take about {config.local_steps * seconds:.0f} s, "
+            f"--invocation-timeout is {config.invocation_seconds:g} s: raise it, or take fewer --local-steps"
+        )
     if packing == PACK_AUTOMATICALLY:
         config = replace(config, batches_per_invocation=automatic_packing(config, shards, seconds))
     store.put_message(keys.run_config(config.run), config)
@@ -266,7 +271,7 @@ def _try_one_batch(
     one = replace(config, batches_per_round=1, batches_per_invocation=1)
     try:
         compute = Compute(one, 0, 0, dataset, shard, Means(invoker, fan_out, garbage, PhaseClock(), work))
-        compute.gradient(0, stored)
+        compute.gradient(0, stored, config.optimizer.learning_rate)
     except OutOfMemory as error:
         raise OutOfMemory(
             f"model {config.model.name} with --batch-size {config.batch_size} does not fit: {error}"

@@ -21,11 +21,12 @@ from peer.gateway import Gateway
 from peer.invokers import FunctionInvoker, Invoker, LocalInvoker
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import DatasetManifest
+from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
 from peer.learning.shards import plan_shards
 from peer.learning.threads import use_one_thread
 from peer.membership import Membership
-from peer.messages import PeerManifest, StoredObject
+from peer.messages import OptimizerSpec, PeerManifest, StoredObject
 from peer.metrics import MetricsServer, PeerMetrics
 from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
@@ -214,14 +215,23 @@ def starting_state(store: Store, config: RunConfig, start: RunStart, checkpoints
     """Return the state before the first round of this generation: initial weights, or a checkpoint's."""
     if start.resumed_round is None:
         model = weights.fetch(store, initial_weights(config))
-        optimizer = FlatOptimizer(model.parameters, config.optimizer)
+        optimizer = _optimizer(config, model)
         return State(0, model, optimizer, Progress(learning_rate=config.optimizer.learning_rate))
     manifest = checkpoint.read(store, config.run, start.resumed_round)
     checkpoints.adopt(manifest)
     model = weights.fetch(store, manifest.weights)
-    optimizer = FlatOptimizer(model.parameters, config.optimizer)
+    optimizer = _optimizer(config, model)
     checkpoint.load_optimizer(store, manifest, optimizer)
     return State(manifest.round, model, optimizer, manifest.progress)
+
+
+def _optimizer(config: RunConfig, model: FlatState) -> FlatOptimizer:
+    """Return what applies a round's mean: of gradients, or of what local steps came to."""
+    if not config.local_steps:
+        return FlatOptimizer(model.parameters, config.optimizer)
+    rate, momentum = config.outer.learning_rate, config.outer.momentum
+    outer = OptimizerSpec(name="sgd", learning_rate=rate, momentum=momentum, nesterov=momentum > 0)
+    return FlatOptimizer(model.parameters, outer)
 
 
 def initial_weights(config: RunConfig) -> StoredObject:

@@ -114,7 +114,8 @@ class Peer:
                 validation = parts.compute.evaluate(state.round, weights, "validation")
                 manifest = replace(manifest, validation=validation)
 
-        gradient, training = parts.compute.gradient(state.round, weights)
+        learning_rate = state.progress.learning_rate
+        gradient, training = parts.compute.gradient(state.round, weights, learning_rate)
 
         with clock.phase("exchange"):
             manifest = replace(manifest, training=training, stop=parts.stop.signal_number)
@@ -145,7 +146,8 @@ class Peer:
                 f"round {state.round} of run {self._config.run}: the mean gradient has norm {gradient_norm}. "
                 "Try a smaller --learning-rate"
             )
-        state.optimizer.learning_rate = decision.progress.learning_rate
+        if not self._config.local_steps:
+            state.optimizer.learning_rate = decision.progress.learning_rate
         state.optimizer.step(mean.values)
         state.model = FlatState(state.optimizer.parameters, mean.buffers, mean.counters)
         state.progress = decision.progress

@@ -210,6 +210,30 @@ _OPTIONS = (
         type=Number(0, 1, max_open=True),
         default=0.9,
     ),
+    _of(
+        _OPTIMIZER,
+        "--local-steps",
+        "local_steps",
+        "Steps of an invocation, one a batch, between exchanges; 0: none.",
+        type=Count(0),
+        default=0,
+    ),
+    _of(
+        _OPTIMIZER,
+        "--outer-learning-rate",
+        "outer.learning_rate",
+        "Of what local steps came to; 1: their mean.",
+        type=Number(0, min_open=True),
+        default=1.0,
+    ),
+    _of(
+        _OPTIMIZER,
+        "--outer-momentum",
+        "outer.momentum",
+        "Nesterov's; DiLoCo takes 0.9, and a rate of 0.7.",
+        type=Number(0, 1, max_open=True),
+        default=0.0,
+    ),
     _of(_OPTIMIZER, "--weight-decay", "optimizer.weight_decay", "", type=Number(0), default=0.0),
     _of(
         _OPTIMIZER,
@@ -286,6 +310,8 @@ def run_options(command: Declared) -> Declared:
 def take_run_options(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Remove the options of a run from `options` and return them; `epochs` is None where `rounds` counts.
 
+    Where nobody says how many batches a round has, local steps do: one invocation a peer.
+
     Raises:
         click.UsageError: rounds and epochs come from equally strong sources.
     """
@@ -293,6 +319,8 @@ def take_run_options(context: click.Context, options: dict[str, Any]) -> dict[st
     epochs, rounds = (_STRENGTH.index(_source(context, name)) for name in ("epochs", "rounds"))
     if epochs and epochs == rounds:
         raise click.UsageError("--epochs and --rounds both say how long to train: give one", context)
+    if asked["local_steps"] and _source(context, "batches_per_round") is ParameterSource.DEFAULT:
+        asked["batches_per_round"] = asked["local_steps"]
     return asked if epochs > rounds else asked | {"epochs": None}
 
 
@@ -309,7 +337,7 @@ def draft(run: str, asked: dict[str, Any]) -> RunConfig:
             place = values.setdefault(group, {}) if group else values
             place[name] = asked[each.key]
     config = msgspec.convert(values, RunConfig)
-    validate(replace(config, batches_per_invocation=config.batches_per_invocation or 1))
+    validate(replace(config, batches_per_invocation=config.batches_per_invocation or config.local_steps or 1))
     return config
 
 

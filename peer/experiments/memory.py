@@ -155,7 +155,7 @@ class MemoryExperiment:
         try:
             for number in range(self._question.invocations):
                 began = time.perf_counter()
-                compute.gradient(number, weights)
+                compute.gradient(number, weights, config.optimizer.learning_rate)
                 attempts.seconds.append(time.perf_counter() - began)
         except (OutOfMemory, InvocationFailed) as error:
             attempts.give_up(error)

@@ -139,14 +139,14 @@ def compute_gradient(
     gradient = layout.bind_gradient(model)
     buffers = torch.zeros(layout.num_buffers)
     counters = state.counters.clone()
-    totals = _Totals()
+    totals = Totals()
     try:
         with torch.random.fork_rng(devices=[]):
             for batch in batches:
                 if totals.num_samples:
                     layout.load_buffers(model, state)
                 torch.default_generator.manual_seed(seed_of(batch.index))
-                _backward(model, batch, loss, micro_batch, totals)
+                backward(model, batch, loss, micro_batch, totals)
                 batch_buffers, batch_counters = layout.flatten_buffers(model)
                 buffers.add_(batch_buffers.mul_(len(batch.labels)))
                 torch.maximum(counters, batch_counters, out=counters)
@@ -178,7 +178,7 @@ def evaluate(
     """
     layout.load(model, state)
     model.eval()
-    totals = _Totals()
+    totals = Totals()
     try:
         with torch.inference_mode():
             for batch in batches:
@@ -189,7 +189,7 @@ def evaluate(
     return totals.evaluation()
 
 
-class _Totals:
+class Totals:
     """Sums over samples; Python's float is double, so the order of batches hardly shows."""
 
     def __init__(self) -> None:
@@ -198,6 +198,7 @@ class _Totals:
         self.loss_sum = 0.0
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Count some samples; raises TrainingDiverged if the sum of losses is not finite any more."""
         self.num_samples += len(labels)
         self.num_correct += int((logits.argmax(1) == labels).sum())
         self.loss_sum += loss.item()
@@ -205,10 +206,12 @@ class _Totals:
             raise TrainingDiverged(f"the loss is {loss.item()}: lower the learning rate")
 
     def evaluation(self) -> Evaluation:
+        """Return the sums."""
         return Evaluation(num_samples=self.num_samples, num_correct=self.num_correct, loss_sum=self.loss_sum)
 
 
-def _backward(model: nn.Module, batch: LabelledBatch, loss: Loss, micro_batch: int, totals: _Totals) -> None:
+def backward(model: nn.Module, batch: LabelledBatch, loss: Loss, micro_batch: int, totals: Totals) -> None:
+    """Add the gradient of a batch's summed loss to the model's, and its sums to `totals`."""
     size = micro_batch or len(batch.labels)
     for inputs, labels in zip(torch.split(batch.inputs, size), torch.split(batch.labels, size), strict=True):
         try:

@@ -1,6 +1,6 @@
 """torch's optimizers on one flat parameter vector: one fused kernel a step, the same bits on every peer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class FlatOptimizer:
 
     def __init__(self, parameters: Tensor, spec: OptimizerSpec) -> None:
         self._parameter = nn.Parameter(parameters)
-        self._optimizer = _make(self._parameter, spec)
+        self._optimizer = make_optimizer([self._parameter], spec, fused=True)
 
     @property
     def parameters(self) -> Tensor:
@@ -66,21 +66,26 @@ class FlatOptimizer:
         self._optimizer.state[self._parameter] = {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def _make(parameter: nn.Parameter, spec: OptimizerSpec) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], spec: OptimizerSpec, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """Return torch's optimizer of these parameters; fused only where all are contiguous."""
     if spec.name == "sgd":
         return torch.optim.SGD(
-            [parameter],
+            parameters,
             lr=spec.learning_rate,
             momentum=spec.momentum,
             nesterov=spec.nesterov,
             weight_decay=spec.weight_decay,
-            fused=True,
+            foreach=False,
+            fused=fused,
         )
     return torch.optim.AdamW(
-        [parameter],
+        parameters,
         lr=spec.learning_rate,
         betas=spec.betas,
         eps=spec.epsilon,
         weight_decay=spec.weight_decay,
-        fused=True,
+        foreach=False,
+        fused=fused,
     )

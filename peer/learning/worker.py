@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,7 +13,16 @@ from peer.errors import FunctionRefused
 from peer.learning import preprocess
 from peer.learning.cache import Cache
 from peer.learning.flat import FlatState, Layout
-from peer.learning.gradients import LabelledBatch, batch_seed, compute_gradient, evaluate, loss_named
+from peer.learning.gradients import (
+    GradientResult,
+    LabelledBatch,
+    Loss,
+    batch_seed,
+    compute_gradient,
+    evaluate,
+    loss_named,
+)
+from peer.learning.local_steps import take_steps
 from peer.learning.models import ModelInput, build, check_allowed, input_of
 from peer.learning.threads import use_one_thread
 from peer.learning.usage import Phases, usage
@@ -91,15 +101,7 @@ class Worker:
         loss = loss_named(request.loss)
         built = self._model(request.model, request.data, phases)
         with phases.phase("compute"):
-            result = compute_gradient(
-                built.model,
-                built.layout,
-                self._weights(request.weights, phases),
-                self._batches(request, built.model_input, phases),
-                loss=loss,
-                micro_batch=request.micro_batch,
-                seed_of=lambda batch: batch_seed(request.seed, request.round, request.peer, batch),
-            )
+            result = self._compute_gradient(request, loss, built, phases)
         with phases.phase("upload"):
             encoded = tensors.encode(result.tensors())
             checksum = encoded.xxh3()
@@ -164,6 +166,22 @@ class Worker:
             checksum=checksum,
             num_samples=result.num_samples,
             usage=self._used(phases),
+        )
+
+    def _compute_gradient(
+        self, request: GradientRequest, loss: Loss, built: _BuiltModel, phases: Phases
+    ) -> GradientResult:
+        compute = compute_gradient
+        if request.local_optimizer is not None:
+            compute = partial(take_steps, optimizer=request.local_optimizer)
+        return compute(
+            built.model,
+            built.layout,
+            self._weights(request.weights, phases),
+            self._batches(request, built.model_input, phases),
+            loss=loss,
+            micro_batch=request.micro_batch,
+            seed_of=lambda batch: batch_seed(request.seed, request.round, request.peer, batch),
         )
 
     def _used(self, phases: Phases) -> Usage:

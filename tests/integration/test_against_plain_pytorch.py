@@ -1,16 +1,14 @@
 """Four peers agree with one plain PyTorch process: same batches, same optimizer, own loop."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from harness import Runner
+from plain_pytorch import read_samples
 from safetensors.torch import load_file
 from torch import nn
 
 from peer import session
 from peer.learning.datasets import catalogue
-from peer.learning.datasets.manifest import DatasetManifest
 from peer.learning.flat import Layout
 from peer.learning.models import build
 from peer.learning.shards import plan_shards
@@ -20,23 +18,6 @@ from peer.weights import fetch
 pytestmark = pytest.mark.slow
 
 ROUNDS = 20
-
-
-@dataclass(frozen=True)
-class Samples:
-    images: torch.Tensor
-    labels: torch.Tensor
-
-
-def read_samples(runner: Runner, manifest: DatasetManifest) -> Samples:
-    """Read the stored records by hand: one label byte, then the pixels."""
-    order = manifest.splits["train"].orders["shuffled"]
-    raw = torch.cat(
-        [torch.frombuffer(runner.store.get(part.key), dtype=torch.uint8) for part in order.parts]
-    ).reshape(-1, 1 + 20 * 20)
-    images = raw[:, 1:].reshape(-1, 1, 20, 20).float() / 255
-    mean, std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
-    return Samples((images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1), raw[:, 0].long())
 
 
 def resized(images: torch.Tensor, size: int | None) -> torch.Tensor:

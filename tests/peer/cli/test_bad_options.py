@@ -25,6 +25,12 @@ OPTIONS = {
     "rate 0": (["train", "--learning-rate", "0"], "--learning-rate"),
     "epochs infinite": (["train", "--epochs", "inf"], "--epochs"),
     "timeout of years": (["train", "--invocation-timeout", "1e9"], "--invocation-timeout"),
+    "steps and batches": (["train", "--local-steps", "8", "--batches-per-round", "12"], "a multiple of them"),
+    "steps and packing": (
+        ["train", "--local-steps", "8", "--batches-per-invocation", "2"],
+        "an invocation takes a step a batch",
+    ),
+    "outer momentum 1": (["train", "--local-steps", "8", "--outer-momentum", "1"], "--outer-momentum"),
     "batches 0": (["train", "--batches-per-round", "0"], "neither a whole number above 0 nor 'all'"),
     "packing word": (["train", "--batches-per-invocation", "all"], "nor 'auto'"),
     "epochs and rounds": (["train", "--epochs", "1", "--rounds", "3"], "--epochs and --rounds"),

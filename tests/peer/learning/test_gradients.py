@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from plain_pytorch import LOSS, first_model, made_up_batches, model_without_dropout, relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,36 +19,6 @@ from peer.learning.gradients import (
     evaluate,
     loss_named,
 )
-from peer.learning.models import initialise
-from peer.messages import ModelSpec
-
-LOSS = loss_named("cross_entropy")
-SHAPES = {
-    "cnn": (1, 28, 28),
-    "resnet18": (3, 32, 32),
-    "mobilenet_v3_small": (3, 32, 32),
-    "squeezenet1_1": (3, 32, 32),
-}
-
-
-def made_up_batches(name: str, sizes: list[int]) -> list[LabelledBatch]:
-    generator = torch.Generator().manual_seed(8)
-    return [
-        LabelledBatch(
-            index,
-            torch.randn(size, *SHAPES[name], generator=generator).to(memory_format=torch.channels_last),
-            torch.randint(0, 10, (size,), generator=generator),
-        )
-        for index, size in enumerate(sizes)
-    ]
-
-
-def first_model(name: str, **arguments: object) -> nn.Module:
-    return initialise(ModelSpec(name=name, arguments=arguments), 10, 1)
-
-
-def model_without_dropout(name: str) -> nn.Module:
-    return first_model(name, **({"dropout": 0} if name == "mobilenet_v3_small" else {}))
 
 
 def computed(
@@ -62,10 +33,6 @@ def computed(
         micro_batch=micro_batch,
         seed_of=lambda batch: batch_seed(seed, 0, 0, batch),
     )
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 def reference_gradient(name: str, batches: list[LabelledBatch]) -> tuple[Tensor, list[dict[str, Tensor]]]:
