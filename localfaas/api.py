@@ -10,6 +10,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from flask import Flask, Response, jsonify, request
@@ -25,6 +26,7 @@ from localfaas.namespaces import parse_namespace
 from localfaas.pool import Pool
 from localfaas.secret_store import check_secret_name, parse_secret
 from localfaas.status import UsageMeter, function_status
+from localfaas.storage import storage_error
 
 _Result = TypeVar("_Result")
 
@@ -69,7 +71,7 @@ def create_control_api(functions: Functions, queue: AsyncQueue, loop: asyncio.Ab
     app.add_url_rule("/system/secrets", view_func=views.remove_secret, methods=["DELETE"])
     app.register_error_handler(LocalFaasError, _refuse)
     app.register_error_handler(HTTPException, _refuse_http)
-    app.register_error_handler(OSError, _refuse_storage)
+    app.register_error_handler(OSError, lambda error: _refuse_storage(error, functions.state_dir))
     return app
 
 
@@ -282,6 +284,7 @@ def _refuse_http(error: HTTPException) -> Response:
     return reply
 
 
-def _refuse_storage(error: OSError) -> Response:
-    _log.error("the state directory cannot be written: %s", error)
-    return _text(f"the state directory cannot be written: {error.strerror or error}", 500)
+def _refuse_storage(error: OSError, state_dir: Path) -> Response:
+    refusal = storage_error(error, state_dir)
+    _log.error("%s", refusal)
+    return _refuse(refusal)

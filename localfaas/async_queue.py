@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,14 @@ from typing import Any
 from localfaas.async_store import AsyncCall, CallEntry, CallResult, CallStore
 from localfaas.callback import post_result
 from localfaas.config import GatewayConfig
-from localfaas.errors import FunctionNotFound, LocalFaasError, QueueFull, ReplyTooLong
+from localfaas.errors import (
+    FunctionNotFound,
+    LocalFaasError,
+    QueueFull,
+    QueueStorageFailed,
+    ReplyTooLong,
+    StorageFull,
+)
 from localfaas.gateway import Functions
 from localfaas.invocation import Invocation, Message
 
@@ -34,6 +41,7 @@ _NUM_CALLBACKS = 16
 _MAX_CALLS_OF_A_REPLICA = 100
 _MAX_CALLBACKS_OF_A_FUNCTION = 4
 _CLOSE_SECONDS = 5.0
+_STORAGE_PAUSE_SECONDS = 1.0
 
 _Lane = tuple[str, bool]
 
@@ -72,7 +80,7 @@ class AsyncQueue:
 
         Raises:
             QueueFull: as many wait as may.
-            QueueStorageFailed: the disk does not take it.
+            StorageFull, QueueStorageFailed: the disk does not take it.
         """
         if len(self._entries) + self._num_adding >= self._config.max_async_waiting:
             raise QueueFull(f"{self._config.max_async_waiting} asynchronous calls wait already")
@@ -159,14 +167,20 @@ class AsyncQueue:
                 await self._deliver(entry, call)
             else:
                 await self._call_back(entry, call, result)
+        except (StorageFull, QueueStorageFailed) as error:
+            self._retry_later(entry, str(error))
         except Exception:
             # The boundary of a call: it is still in the store, and none is ever lost.
-            _log.exception("asynchronous call %d of %s is tried again", entry.number, entry.function)
-            entry.due_at = time.time() + _MAX_PAUSE_SECONDS
-            self._enlist(entry)
+            _log.exception("asynchronous call %d of %s has failed", entry.number, entry.function)
+            self._retry_later(entry, "an unforeseen error")
         finally:
             self._lanes[key].num_running -= 1
             self._pump(key)
+
+    def _retry_later(self, entry: CallEntry, reason: str) -> None:
+        _log.error("asynchronous call %d of %s is tried again: %s", entry.number, entry.function, reason)
+        entry.due_at = time.time() + _MAX_PAUSE_SECONDS
+        self._enlist(entry)
 
     async def _deliver(self, entry: CallEntry, call: AsyncCall) -> None:
         result = await self._invoke(call)
@@ -177,7 +191,7 @@ class AsyncQueue:
             if await self._postpone(entry, call, f"status {result.status}"):
                 return
         if call.callback_url:
-            await self._store.finish(entry.number, result)
+            await self._write_down(entry, lambda: self._store.finish(entry.number, result))
             entry.has_result, entry.num_attempts, entry.due_at = True, 0, 0.0
             self._enlist(entry)
         else:
@@ -199,13 +213,32 @@ class AsyncQueue:
         pause = min(_MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (entry.num_attempts - 1))
         _log.warning("%s is tried again in %g s: %s", name, pause, reason)
         entry.due_at = time.time() + pause
-        await self._store.postpone(entry)
+        await self._write_down(entry, lambda: self._store.postpone(entry))
         self._enlist(entry)
         return True
 
     async def _forget(self, entry: CallEntry) -> None:
-        await self._store.remove(entry.number)
+        await self._write_down(entry, lambda: self._store.remove(entry.number))
         del self._entries[entry.number]
+
+    async def _write_down(self, entry: CallEntry, write: Callable[[], Awaitable[None]]) -> None:
+        """Return once a step that has been done is on disk.
+
+        While that takes nothing, the call keeps its place among those that run: it is not done again, and no
+        more results wait in memory than calls may run.
+        """
+        is_first = True
+        while True:
+            try:
+                await write()
+                return
+            except (StorageFull, QueueStorageFailed) as error:
+                if self._is_stopping:
+                    raise
+                if is_first:
+                    _log.warning("asynchronous call %d of %s waits: %s", entry.number, entry.function, error)
+                is_first = False
+                await asyncio.sleep(_STORAGE_PAUSE_SECONDS)
 
     async def _invoke(self, call: AsyncCall) -> CallResult:
         """Return what the function answers; an error of the gateway is an answer too."""

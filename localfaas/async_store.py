@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from localfaas.errors import ConfigurationError, QueueStorageFailed
+from localfaas.storage import storage_full
 from localfaas.upstream import Headers
 
 _Result = TypeVar("_Result")
 
+_AUTO_VACUUM_FULL = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -70,26 +72,39 @@ class CallStore:
 
         Raises:
             ConfigurationError: it cannot be opened, or is damaged.
+            StorageFull: it is not there, and the disk has no room for it.
         """
+        self._directory = path.parent
         # One thread: a commit waits for the disk, which the event loop must not.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="async-store")
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False)
-            self._connection.execute("PRAGMA auto_vacuum = FULL")
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            with self._connection:
-                self._connection.execute(_SCHEMA)
+            self._prepare()
         except sqlite3.Error as error:
+            if _is_disk_full(error):
+                raise storage_full(path.parent, "the queue of asynchronous calls") from error
             raise ConfigurationError(
                 f"the queue of asynchronous calls cannot be opened ({error}): move {path} away to begin anew"
             ) from error
+
+    def _prepare(self) -> None:
+        """Make the database what it has to be; one that is so already is only read, also on a full disk."""
+        execute = self._connection.execute
+        # Nobody else opens it, so it needs no index in shared memory, for which there may be no room.
+        execute("PRAGMA locking_mode = EXCLUSIVE")
+        if execute("PRAGMA auto_vacuum").fetchone() != (_AUTO_VACUUM_FULL,):
+            execute(f"PRAGMA auto_vacuum = {_AUTO_VACUUM_FULL}")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        with self._connection:
+            execute(_SCHEMA)
 
     async def add(self, call: AsyncCall, now: float) -> CallEntry:
         """Return the entry of a call that is kept from now on.
 
         Raises:
-            QueueStorageFailed: it is not kept. Every other method raises this too, and changes nothing then.
+            StorageFull: the disk has no room for it.
+            QueueStorageFailed: it is not kept. Every other method raises these two, and changes nothing then.
         """
         row = (
             call.call_id,
@@ -174,7 +189,14 @@ class CallStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
         except sqlite3.Error as error:
+            if _is_disk_full(error):
+                raise storage_full(self._directory, "the queue of asynchronous calls") from error
             raise QueueStorageFailed(f"the queue of asynchronous calls cannot be used: {error}") from error
+
+
+def _is_disk_full(error: sqlite3.Error) -> bool:
+    # The number of an error of another module of ours is not there: the library has not been asked.
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _to_json(headers: Headers) -> str:

@@ -179,12 +179,25 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
     """Replace `path` by a file of that content and mode; a reader sees the old or the new one, whole.
 
     Raises:
-        OSError: the old file is untouched.
+        OSError: the old file is untouched; it names `path`.
     """
+    try:
+        _replace(path, content.encode() if isinstance(content, str) else content, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def remove_half_written(directory: Path) -> None:
+    """Remove what a kill within `write_atomically` has left in a directory that nobody writes to now."""
+    for path in directory.glob(".*"):
+        path.unlink()
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from localfaas.config import write_atomically
+from localfaas.config import remove_half_written, write_atomically
 from localfaas.errors import BadRequest, ConfigurationError
 from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName, is_dns_label
 from localfaas.quantities import parse_cpus, parse_memory_bytes
@@ -239,7 +239,9 @@ class DeploymentStore:
     """One JSON file a function, each written whole."""
 
     def __init__(self, directory: Path) -> None:
+        """Take over a directory that has been created; what a kill left half-written is removed."""
         self._directory = directory
+        remove_half_written(directory)
 
     def save(self, record: DeploymentRecord) -> None:
         """Leave `record` in place of an older one of the same function.

@@ -14,10 +14,12 @@ LocalFaasError            exit 1
 ├── NamespaceInUse        409      it has functions or secrets, or is the default one
 ├── PayloadTooLarge       413      the body of an asynchronous call is longer than may be
 ├── QueueFull             429      as many requests wait as may
-├── QueueStorageFailed    500      the queue of asynchronous calls cannot be written
+├── QueueStorageFailed    500      the queue of asynchronous calls cannot be read or written
+├── StorageFailed         500      a file of the state directory cannot be written
 ├── NotAccepting          503      the gateway or the function is shutting down
 ├── RuntimeUnavailable    503      the Docker daemon does not answer
 ├── FunctionUnavailable   503      no replica of the function stays up
+├── StorageFull           507      the disk of the state directory has no room for what was asked
 ├── ReplyTooLong          507      the reply to an asynchronous call is longer than is kept
 └── StartFailed           (none)   one replica did not start; the pool tries again
 """
@@ -132,6 +134,23 @@ class QueueStorageFailed(LocalFaasError):
     """The queue of asynchronous calls cannot be read or written; what was in it still is."""
 
     kind = "queue_storage_failed"
+
+
+class StorageFailed(LocalFaasError):
+    """A file of the state directory cannot be written; the one that was there is as it was."""
+
+    kind = "storage_failed"
+
+
+class StorageFull(LocalFaasError):
+    """The disk of the state directory has no room for what was asked; what was on it still is."""
+
+    status = 507
+    kind = "storage_full"
+
+    def __init__(self, message: str, directory: str) -> None:
+        super().__init__(message)
+        self.details = {"directory": directory}
 
 
 class NotAccepting(LocalFaasError):

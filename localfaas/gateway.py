@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import parse_qs
 
 from localfaas.answers import answer_error, answer_text
@@ -53,6 +54,11 @@ class Functions:
     def pools(self) -> list[Pool]:
         """Every function's pool, by name."""
         return [self._pools[name] for name in sorted(self._pools)]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where everything is written down."""
+        return self._paths.root
 
     async def restore(self) -> None:
         """Start every function that an earlier gateway on this state directory had."""
@@ -121,16 +127,19 @@ class Functions:
         """Make `replicas` the number to keep, at most the function's maximum; an operator asks for it.
 
         Raises:
-            OSError: it cannot be written down.
+            OSError: it cannot be written down; nothing has changed.
         """
-        pool.record = replace(pool.record, floor=min(replicas, pool.record.deployment.max_replicas))
-        self.autoscale(pool, replicas)
+        wanted = min(replicas, pool.record.deployment.max_replicas)
+        record = replace(pool.record, replicas=wanted, floor=wanted)
+        self._store.save(record)
+        pool.record = replace(pool.record, floor=wanted)
+        pool.scale(replicas)
 
     def autoscale(self, pool: Pool, replicas: int) -> None:
         """Make `replicas` the number to keep until the load, or an operator, asks for another.
 
         Raises:
-            OSError: it cannot be written down.
+            OSError: it cannot be written down; it holds until the gateway ends.
         """
         pool.scale(replicas)
         self._store.save(pool.record)
@@ -139,8 +148,8 @@ class Functions:
         """Forget a function; its running requests have the grace period to end."""
         self._store.remove(pool.function)
         del self._pools[pool.name]
-        pool.log.remove()
         self._close_later(pool)
+        pool.log.remove()
 
     def remove_namespace(self, name: str) -> None:
         """Forget a namespace without functions and secrets.

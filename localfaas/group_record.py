@@ -5,12 +5,15 @@ where to look.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from localfaas.config import StatePaths, write_atomically
 from localfaas.memory.cgroup import CgroupGroup
+
+_log = logging.getLogger(__name__)
 
 
 class GroupRecord:
@@ -22,9 +25,18 @@ class GroupRecord:
         self._name = f"localfaas-{paths.identity}"
 
     def note(self, directories: Iterable[Path]) -> None:
-        """Add directories, before there is a group in them."""
+        """Add directories, before there is a group in them.
+
+        Where the disk does not take them the gateway goes on: only if it is killed, and the next makes its
+        groups elsewhere, do these stay.
+        """
         lines = dict.fromkeys([*map(str, self._read()), *map(str, directories)])
-        write_atomically(self._file, "".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        try:
+            if not self._file.exists() or self._file.read_text() != text:
+                write_atomically(self._file, text)
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._file, error.strerror)
 
     def sweep(self) -> int:
         """Kill and remove what an earlier gateway left; return of how many replicas there was something.

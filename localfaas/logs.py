@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from localfaas.log_file import LogFile
 from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName
 
 _MAX_LINES = 10_000
 _MAX_BYTES = 4 << 20
 _MAX_FOLLOWER_LINES = 1_000
-_MAX_FILE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +54,17 @@ class FunctionLog:
     """The last lines of one function: in memory, in a file, and to whoever follows.
 
     Memory is bounded by 10,000 lines and 4 MiB, the disk by two files of 8 MiB; a follower that does not read
-    loses its oldest lines.
+    loses its oldest lines. A disk that is full loses what it does not take: followers and memory have it.
     """
 
     def __init__(self, function: FunctionName, path: Path) -> None:
         self._function = function
-        self._path = path
-        self._older_path = path.with_suffix(".log.1")
+        self._file = LogFile(path)
         self._lines: deque[LogLine] = deque()
         self._num_bytes = 0
         self._followers: set[asyncio.Queue[LogLine | None]] = set()
-        self._read_back()
-        self._file = path.open("a")
-        self._file_bytes = path.stat().st_size
+        for line in _readable_lines(self._file.read()):
+            self._remember(line)
 
     def of(self, instance: str) -> "ReplicaLog":
         """Return the part of the log that the replica `instance` writes."""
@@ -76,7 +74,7 @@ class FunctionLog:
         """Add one line, written now unless it says otherwise; followers are woken."""
         line = LogLine(self._function, instance, written_at or datetime.now(UTC), text)
         self._remember(line)
-        self._write(line.to_json())
+        self._file.write(line.to_json())
         for queue in self._followers:
             if queue.full():
                 queue.get_nowait()
@@ -121,36 +119,14 @@ class FunctionLog:
 
     def remove(self) -> None:
         """End every `follow`, and leave no file."""
-        self.close()
-        self._path.unlink(missing_ok=True)
-        self._older_path.unlink(missing_ok=True)
+        self.stop_following()
+        self._file.remove()
 
     def _remember(self, line: LogLine) -> None:
         self._lines.append(line)
         self._num_bytes += len(line.text)
         while len(self._lines) > _MAX_LINES or self._num_bytes > _MAX_BYTES:
             self._num_bytes -= len(self._lines.popleft().text)
-
-    def _write(self, text: str) -> None:
-        if self._file.closed:
-            # The last words of a function that was removed.
-            return
-        # A full disk must not stop the functions: their lines are still in memory.
-        with suppress(OSError):
-            self._file.write(text)
-            self._file.flush()
-            self._file_bytes += len(text)
-            if self._file_bytes > _MAX_FILE_BYTES:
-                self._file.close()
-                self._path.replace(self._older_path)
-                self._file = self._path.open("a")
-                self._file_bytes = 0
-
-    def _read_back(self) -> None:
-        for path in (self._older_path, self._path):
-            if path.exists():
-                for line in _readable_lines(path.read_text(errors="replace").splitlines()):
-                    self._remember(line)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from localfaas.config import write_atomically
+from localfaas.config import remove_half_written, write_atomically
 from localfaas.errors import (
     BadRequest,
     ConfigurationError,
@@ -115,12 +115,13 @@ class NamespaceStore:
     """The namespaces of one state directory: one JSON file each; the default one needs none."""
 
     def __init__(self, directory: Path) -> None:
-        """Take over a directory that has been created.
+        """Take over a directory that has been created; what a kill left half-written is removed.
 
         Raises:
             ConfigurationError: a file is not what `save` has written.
         """
         self._directory = directory
+        remove_half_written(directory)
         self._namespaces = {DEFAULT_NAMESPACE: Namespace(DEFAULT_NAMESPACE)}
         for path in sorted(directory.glob("*.json")):
             try:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from localfaas.config import StatePaths, make_private_directory, write_atomically
+from localfaas.config import StatePaths, make_private_directory, remove_half_written, write_atomically
 from localfaas.errors import BadRequest, SecretExists, SecretNotFound, StartFailed
 from localfaas.namespaces import DEFAULT_NAMESPACE, FunctionName
 
@@ -67,8 +67,8 @@ class SecretStore:
         """Take over a state directory that has been created; what a kill left half-written is removed."""
         self._root = paths.secrets
         self._mounts = paths.mounts
-        for half_written in self._root.glob("*/.*"):
-            half_written.unlink()
+        for namespace in self._root.iterdir():
+            remove_half_written(namespace)
 
     def names(self, namespace: str = DEFAULT_NAMESPACE) -> list[str]:
         """Return the name of every secret of a namespace, sorted."""

@@ -145,7 +145,11 @@ class _Server(uvicorn.Server):
         host, port, *_ = (sockets or [])[0].getsockname()
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         fields = {"url": url, "pid": os.getpid(), "version": __version__}
-        write_atomically(self._paths.gateway, json.dumps(fields) + "\n")
+        try:
+            write_atomically(self._paths.gateway, json.dumps(fields) + "\n")
+        except OSError as error:
+            # Functions are served, and can be removed, all the same.
+            _log.error("%s cannot be written, it would say %s: %s", self._paths.gateway, url, error.strerror)
         print(f"localfaas listens at {url}, password in {self._paths.password}", flush=True)
 
     @contextmanager

@@ -9,6 +9,8 @@ case $Http_Query in
     sleep=*) sleep "$value" ;;
     hungry=*) head -c "$value" /dev/zero | tail -c "$value" >/dev/null ;;
     write=*) echo written >"$value" && cat "$value" ;;
+    fill=*) cat /dev/zero 2>&1 >"$value" ;;
+    size=*) stat -c %s "$value" ;;
     id=*) id ;;
     limits=*) cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null ||
         cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max ;;

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from callbacks import Receiver
 
 from localfaas.build import build_function
 from localfaas.config import StatePaths
@@ -142,7 +144,7 @@ class LiveGateway:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("localfaas listens at http://"), f"it said {line!r}"
-        self.url = json.loads((self.state_dir / "gateway.json").read_text())["url"]
+        self.url = line.split()[3].rstrip(",")
 
     @property
     def errors(self) -> str:
@@ -278,6 +280,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     live.deploy()
     yield live
     live.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever)
+    thread.start()
+    yield receiver
+    receiver.server.shutdown()
+    thread.join()
+    receiver.server.server_close()
 
 
 @pytest.fixture

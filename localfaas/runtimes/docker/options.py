@@ -26,11 +26,14 @@ HOST_NAME = "host.docker.internal"
 _SECRETS_PATH = "/var/openfaas/secrets"
 _PORT = 8080
 _LOOPBACK = "127.0.0.1"
-_FORMAT = 1
+# Raised when the same deployment becomes another container.
+_FORMAT = 2
 # What the Engine grants by default and a function has no use for. Those that an image needs to start as root
 # and go on as somebody else stay.
 _DROPPED_CAPABILITIES = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SETPCAP", "SYS_CHROOT"]
 _MAX_PROCESSES = 1_024
+# Of its memory limit, as the kernel gives a file system in memory half of the machine's.
+_TMP_SHARE_OF_MEMORY = 0.5
 _LOG_OPTIONS = {"max-size": "8m", "max-file": "2"}
 _SHARES_A_CPU = 1_024
 _LEAST_SHARES = 2
@@ -108,10 +111,17 @@ def host_options(
         **_cpu_options(deployment.limits, deployment.requests, facts.num_cpus),
     }
     if deployment.read_only_root_filesystem:
-        options |= {"read_only": True, "tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}}
+        options |= {"read_only": True, "tmpfs": {"/tmp": _tmp_options(deployment)}}
     if secrets_directory is not None:
         options["binds"] = {secrets_directory: {"bind": _SECRETS_PATH, "mode": "ro"}}
     return options
+
+
+def _tmp_options(deployment: Deployment) -> str:
+    """Return how `/tmp` is mounted: in memory that the container is charged for, and in no more than half."""
+    options = "rw,exec,nosuid,nodev,mode=1777"
+    limit_bytes = memory_limit_bytes(deployment)
+    return options if limit_bytes is None else f"{options},size={round(limit_bytes * _TMP_SHARE_OF_MEMORY)}"
 
 
 def _memory_options(deployment: Deployment, cgroup_version: int) -> dict[str, int]:

@@ -61,6 +61,23 @@ def test_read_only_root_has_a_writable_tmp(
     assert gateway.call("fn", write="/file").status_code == (500 if is_read_only else 200)
 
 
+def test_tmp_of_a_read_only_root_takes_half_of_the_memory_and_is_new_in_the_next_container(
+    gateway: Any, identity: str, root_image: str, deploy: Callable[..., None]
+) -> None:
+    variables = {"start": "mkdir -p /tmp"}
+    deploy(image=root_image, readOnlyRootFilesystem=True, limits={"memory": "64Mi"}, envVars=variables)
+    (container,) = containers(identity)
+
+    reply = gateway.call("fn", fill="/tmp/file")
+
+    assert (reply.status_code, "No space left on device" in reply.text) == (500, True)
+    assert gateway.call("fn", size="/tmp/file").text.strip() == str(32 << 20)
+    assert containers(identity) == [container], "it lives, and says so itself"
+    docker("kill", container)
+    gateway.until(lambda: containers(identity) not in ([], [container]), "another container")
+    assert gateway.call("fn", write="/tmp/file").text == "written\n"
+
+
 def test_secrets_cannot_be_written(gateway: Any, root_image: str, deploy: Callable[..., None]) -> None:
     gateway.system("POST", "secrets", json={"name": "key", "value": "v"})
     deploy(image=root_image, secrets=["key"])
