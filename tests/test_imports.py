@@ -8,7 +8,14 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 # what runs inside a function: its image holds all of `peer`, but only this much may be imported there
-FUNCTION_SIDE = ("peer.aggregation", "peer.errors", "peer.learning", "peer.messages", "peer.store")
+FUNCTION_SIDE = (
+    "peer.aggregation",
+    "peer.compression",
+    "peer.errors",
+    "peer.learning",
+    "peer.messages",
+    "peer.store",
+)
 RUNS_WHAT_IT_READS = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 
@@ -93,7 +100,7 @@ def test_handlers_import_only_the_function_side_of_peer() -> None:
 
 
 def test_function_side_of_peer_never_imports_the_peers_own_side() -> None:
-    assert importing(sources("peer/learning", "peer/store"), is_peers_own) == []
+    assert importing(sources("peer/compression", "peer/learning", "peer/store"), is_peers_own) == []
     shared = [CHECKOUT / f"peer/{name}.py" for name in ("aggregation", "errors", "messages")]
     assert importing(shared, is_peers_own) == []
 

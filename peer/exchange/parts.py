@@ -1,13 +1,14 @@
-"""A gradient cut into parts of about equal length, each a gradient of its own."""
+"""A gradient cut into parts of about equal length, each a gradient of its own.
+
+Parts begin at multiples of a codec's chunk: compressed one by one, they have the bytes of the whole.
+"""
 
 from collections.abc import Iterable
 
 from torch import Tensor
 
 from peer.aggregation import Gradient
-
-CHUNK_ELEMENTS = 4096
-"""Parts begin at multiples of this, so that a codec which works on chunks may be cut with them."""
+from peer.compression.interface import CHUNK_ELEMENTS
 
 
 def cut(gradient: Gradient, num_parts: int) -> list[Gradient]:

@@ -1,29 +1,64 @@
-"""The wire form of a gradient, as functions and peers store it."""
+"""The wire form of a gradient, as functions and peers store it, compressed or not."""
+
+from typing import Any
 
 import torch
 
 from peer.aggregation import Gradient
+from peer.compression.codecs import UNCOMPRESSED, Codec
+from peer.compression.noise import Noise
 from peer.errors import ObjectCorrupt
 from peer.store import tensors
 
-_DTYPES = {"gradient": torch.float32, "buffers": torch.float32, "counters": torch.int64}
+_STATE = {"buffers": torch.float32, "counters": torch.int64}
+"""What is never compressed: it is small, and no step averages an error in it away."""
+
+_WITHOUT_NOISE = Noise(0)
 
 
-def encode_gradient(gradient: Gradient) -> tensors.EncodedTensors:
-    """Return the wire form of a gradient; the tensors are not copied."""
-    return tensors.encode(
-        {"gradient": gradient.values, "buffers": gradient.buffers, "counters": gradient.counters}
-    )
+def encode_gradient(
+    gradient: Gradient, codec: Codec = UNCOMPRESSED, noise: Noise = _WITHOUT_NOISE
+) -> tensors.EncodedTensors:
+    """Return the wire form of a gradient; what is not compressed is not copied.
 
-
-def decode_gradient(buffer: bytearray, num_samples: int) -> Gradient:
-    """Return the gradient in `buffer`, as views on it.
+    Args:
+        gradient: its tensors must not change until the object is sent.
+        codec: compresses the values.
+        noise: of these elements, for a codec that rounds stochastically.
 
     Raises:
-        ObjectCorrupt: the bytes are not a gradient.
+        TrainingDiverged: a value is not finite, and there is a codec.
     """
-    named = tensors.decode(buffer).tensors
+    compressed = codec.encode(gradient.values, noise)
+    state = {"buffers": gradient.buffers, "counters": gradient.counters}
+    return tensors.encode(compressed | state, _metadata(codec, len(gradient.values)), codec.name)
+
+
+def decode_gradient(
+    buffer: bytearray | memoryview, num_samples: int, codec: Codec = UNCOMPRESSED
+) -> Gradient:
+    """Return the gradient in `buffer`; what is not compressed is a view on it.
+
+    Raises:
+        ObjectCorrupt: the bytes are not a gradient of this codec.
+    """
+    decoded = tensors.decode(buffer, codec.name)
+    named = decoded.tensors
     found = {name: tensor.dtype for name, tensor in named.items()}
-    if found != _DTYPES:
-        raise ObjectCorrupt(f"not a gradient: it has {found}, expected {_DTYPES}")
-    return Gradient(named["gradient"], named["buffers"], named["counters"], num_samples)
+    expected = {**codec.dtypes, **_STATE}
+    if found != expected or any(tensor.dim() != 1 for tensor in named.values()):
+        raise ObjectCorrupt(f"not a gradient: it has {found}, expected flat {expected}")
+    if codec is UNCOMPRESSED:
+        return Gradient(named["gradient"], named["buffers"], named["counters"], num_samples)
+    num_elements = decoded.metadata.get("elements")
+    compressed = {name: named[name] for name in codec.dtypes}
+    lengths = {name: len(tensor) for name, tensor in compressed.items()}
+    if type(num_elements) is not int or num_elements < 0 or codec.lengths(num_elements) != lengths:
+        raise ObjectCorrupt(f"{num_elements!r} elements cannot be {lengths} of codec {codec.name}")
+    values = codec.decode(compressed, num_elements)
+    return Gradient(values, named["buffers"], named["counters"], num_samples)
+
+
+def _metadata(codec: Codec, num_elements: int) -> dict[str, Any]:
+    """Return what the lengths of compressed tensors do not tell."""
+    return {} if codec is UNCOMPRESSED else {"elements": num_elements}

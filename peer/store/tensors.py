@@ -21,6 +21,7 @@ from peer.errors import ObjectCorrupt
 from peer.store.checksums import checksum
 
 FORMAT_VERSION = 1
+NO_CODEC = "none"
 ALIGNMENT_BYTES = 64
 
 _MAGIC = b"peerless"
@@ -88,13 +89,16 @@ def _padding_bytes(position: int) -> int:
     return -position % ALIGNMENT_BYTES
 
 
-def encode(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None) -> EncodedTensors:
+def encode(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None, codec: str = NO_CODEC
+) -> EncodedTensors:
     """Return `tensors`, in their order, and `metadata` as one object; equal input gives equal bytes.
 
     Args:
         tensors: any of `DTYPES`, any shape. Contiguous CPU tensors are not copied, others (GPU,
             `channels_last`) are copied once; shapes survive, strides do not.
         metadata: whatever JSON can carry; its keys are sorted.
+        codec: what the tensors were compressed by; a name in the header, nothing is done with it here.
 
     Raises:
         TypeError: a dtype that the format does not have.
@@ -105,7 +109,7 @@ def encode(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | No
             raise TypeError(f"tensor {name!r} is {tensor.dtype}; the format has {', '.join(DTYPES)}")
         headers.append(_TensorHeader(name, _DTYPE_NAMES[tensor.dtype], list(tensor.shape)))
     header = msgspec.json.encode(
-        _Header(FORMAT_VERSION, "none", headers, dict(metadata or {})), order="sorted"
+        _Header(FORMAT_VERSION, codec, headers, dict(metadata or {})), order="sorted"
     )
     header += b" " * _padding_bytes(_PREFIX_BYTES + len(header))
     chunks = [memoryview(_MAGIC + len(header).to_bytes(8, "little") + header)]
@@ -123,21 +127,22 @@ def _bytes_of(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
-def decode(buffer: bytearray | memoryview) -> DecodedTensors:
+def decode(buffer: bytearray | memoryview, codec: str = NO_CODEC) -> DecodedTensors:
     """Return the tensors and the metadata of one whole object.
 
     Args:
         buffer: what `encode` made. The tensors are writable views on it and keep it alive; only a
             read-only buffer is copied first, because torch has no read-only tensors.
+        codec: which one the tensors have to be compressed by.
 
     Raises:
-        ObjectCorrupt: not this format or version, torn, or longer than its header says. Nothing is allocated
-            by a header's say-so.
+        ObjectCorrupt: not this format, version or codec, torn, or longer than its header says. Nothing is
+            allocated by a header's say-so.
     """
     view = memoryview(buffer).cast("B")
     if view.readonly:
         view = memoryview(bytearray(view))
-    header, position = _read_header(view)
+    header, position = _read_header(view, codec)
     layout = list(_layout(header, position))
     end = layout[-1][2] if layout else position
     if end != len(view):
@@ -150,7 +155,7 @@ def decode(buffer: bytearray | memoryview) -> DecodedTensors:
     return DecodedTensors(tensors, header.metadata)
 
 
-def _read_header(view: memoryview) -> tuple[_Header, int]:
+def _read_header(view: memoryview, codec: str) -> tuple[_Header, int]:
     if len(view) < _PREFIX_BYTES or view[:8] != _MAGIC:
         raise ObjectCorrupt(f"not a tensor object: it begins with {bytes(view[:8])!r}")
     header_bytes = int.from_bytes(view[8:_PREFIX_BYTES], "little")
@@ -161,10 +166,10 @@ def _read_header(view: memoryview) -> tuple[_Header, int]:
         header = msgspec.json.decode(view[_PREFIX_BYTES:position], type=_Header)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ObjectCorrupt(f"header of a tensor object is not readable: {error}") from error
-    if (header.version, header.codec) != (FORMAT_VERSION, "none"):
+    if (header.version, header.codec) != (FORMAT_VERSION, codec):
         raise ObjectCorrupt(
             f"tensor object has version {header.version}, codec {header.codec[:40]!r}; "
-            f"this peerless reads version {FORMAT_VERSION}, codec 'none'"
+            f"version {FORMAT_VERSION}, codec {codec!r} was expected"
         )
     return header, position
 
