@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from peer import __version__
 from peer.errors import ConfigurationDiffers, ConfigurationError
-from peer.messages import PROTOCOL_VERSION, Message, ModelSpec, OptimizerSpec
+from peer.messages import PROTOCOL_VERSION, Adaptation, Message, ModelSpec, OptimizerSpec
 
 EXCHANGES = ("all_gather", "scatter_reduce", "in_function")
 """Names of the strategies in `peer.exchange`."""
@@ -47,6 +47,9 @@ class RunConfig(Message, frozen=True):
     `batches_per_invocation` (packing) belongs to it, because sums are folded by invocation; the number of
     replicas and how many invocations are in flight do not. With `local_steps` an invocation takes so many
     steps of `optimizer`, one a batch, and `outer` applies their mean; without, `optimizer` applies gradients.
+    `micro_batch` is what the run begins with, and `adaptations` are what it took to come there; a batch that
+    is split later has the same gradient to float error. `indivisible_layer` is why no batch may be split,
+    empty if batches may be.
     """
 
     run: str
@@ -76,6 +79,10 @@ class RunConfig(Message, frozen=True):
     exchange: str = "all_gather"
     invocation_seconds: float = 120.0
     keep_objects: bool = False
+    no_adapt: bool = False
+    largest_memory_bytes: int = 0
+    indivisible_layer: str = ""
+    adaptations: list[Adaptation] = []
 
 
 class RunStart(Message, frozen=True):
@@ -101,6 +108,11 @@ class GatewayAddress:
     url: str
     user: str = "admin"
     password: str = field(default="", repr=False)
+
+
+def is_adaptive(config: RunConfig) -> bool:
+    """Return whether the run changes sizes that do not fit; a peer that computes itself has no limit."""
+    return config.compute == "functions" and not config.no_adapt
 
 
 def current_versions() -> dict[str, str]:

@@ -10,13 +10,17 @@ from peer.messages import Evaluation, Message, PeerManifest
 
 
 class Progress(Message, frozen=True):
-    """What the schedule remembers from round to round; part of every checkpoint."""
+    """What all peers remember from round to round; part of every checkpoint.
+
+    `micro_batch` is what the next round begins with: what fitted all peers in the last one.
+    """
 
     learning_rate: float
     best_loss: float | None = None
     best_round: int = -1
     evaluations_since_best: int = 0
     evaluations_since_change: int = 0
+    micro_batch: int = 0
 
 
 class Decision(NamedTuple):
@@ -53,6 +57,8 @@ def decide(config: RunConfig, progress: Progress, manifests: Sequence[PeerManife
     validation = total([manifest.validation for manifest in manifests])
     round_number = manifests[0].round
     reason = ""
+    split = [manifest.micro_batch for manifest in manifests if manifest.micro_batch]
+    progress = msgspec.structs.replace(progress, micro_batch=min(split, default=0))
     if validation is not None and validation.num_samples:
         progress = _after_evaluation(config, progress, round_number, validation)
         if 0 < config.early_stop.patience <= progress.evaluations_since_best:

@@ -18,7 +18,8 @@
     │   ├── FunctionMissing           23  not deployed
     │   ├── FunctionRefused           24  400, 403 or 409: asking again cannot help
     │   ├── FunctionBusy              25  retryable; 429
-    │   ├── OutOfMemory               26  retryable; 507, or a suspected OOM kill
+    │   ├── OutOfMemory               26  retryable; 507
+    │   │   └── NothingFits           26  and nothing is left that could be adapted
     │   └── InvocationFailed          27  retryable; 5xx, time-out, lost replica
     ├── DatasetError                  30  unknown, missing or corrupted
     ├── MembershipError               40
@@ -148,10 +149,24 @@ class FunctionBusy(FunctionError):
 
 
 class OutOfMemory(FunctionError):
-    """The working set does not fit the function's memory limit."""
+    """The working set does not fit the function's memory limit.
+
+    Args:
+        limit_bytes: the limit of the replica that ran out, 0 if it is not known.
+    """
 
     exit_code = 26
     retryable = True
+
+    def __init__(self, message: str, limit_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.limit_bytes = limit_bytes
+
+
+class NothingFits(OutOfMemory):
+    """A function runs out of memory, its limit may not rise, and its batches cannot be split any further."""
+
+    retryable = False
 
 
 class InvocationFailed(FunctionError):

@@ -19,6 +19,7 @@ from peer.errors import (
     PeerlessError,
     StoreUnreachable,
 )
+from peer.in_flight import InFlight, OnChange
 from peer.store.retry import Patience, retry
 
 log = logging.getLogger(__name__)
@@ -36,29 +37,39 @@ class RetryPolicy:
     """When an invocation is given up.
 
     An outage (gateway, store) is waited out for `outage_seconds`. A failed attempt is repeated up to
-    `max_failures` times, one that ran out of memory up to `max_out_of_memory` times. Busy replies are no
-    errors.
+    `max_failures` times, one that ran out of memory up to `max_out_of_memory` times (infinity where a run
+    adapts, and says itself when nothing fits). Busy replies are no errors.
     """
 
     outage_seconds: float = 120.0
     max_failures: int = 5
-    max_out_of_memory: int = 2
+    max_out_of_memory: float = 2
+
+
+def _ignored(_before: int, _after: int, _reason: str) -> None:
+    """Do nothing about another number of invocations at once."""
 
 
 class FanOut:
-    """Runs attempts in threads, at most `in_flight` at a time.
+    """Runs attempts in threads, at most `in_flight` at a time, and fewer while replies are busy.
 
     Args:
         in_flight: how many invocations run at once, >= 1.
         policy: when to give up.
         on_retry: told, in the thread of the invocation, of each error that another attempt follows.
+        on_change: told, likewise, when fewer invocations run at once, or more again.
     """
 
     def __init__(
-        self, in_flight: int, policy: RetryPolicy, on_retry: Callable[[PeerlessError], None]
+        self,
+        in_flight: int,
+        policy: RetryPolicy,
+        on_retry: Callable[[PeerlessError], None],
+        on_change: OnChange = _ignored,
     ) -> None:
         self._policy = policy
         self._on_retry = on_retry
+        self._in_flight = InFlight(in_flight, on_change)
         self._pool = ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="invocation")
 
     def run(self, invocations: Sequence[Attempt[Result]]) -> Iterator[Result]:
@@ -87,10 +98,15 @@ class FanOut:
         def next_attempt() -> Result:
             nonlocal number
             number += 1
-            return attempt(number - 1)
+            with self._in_flight.one():
+                result = attempt(number - 1)
+            self._in_flight.replied()
+            return result
 
         def on_retry(error: PeerlessError) -> None:
-            if not isinstance(error, FunctionBusy):
+            if isinstance(error, FunctionBusy):
+                self._in_flight.busy()
+            else:
                 log.warning("attempt %d: %s", number - 1, error)
             self._on_retry(error)
 

@@ -230,7 +230,7 @@ def _error_of(function: str, gateway: str, response: requests.Response) -> Peerl
             "deploy it with `peerless up` or `faas-cli deploy -f stack.yml`"
         )
     if kind is OutOfMemory:
-        return OutOfMemory(_out_of_memory_text(function, refusal))
+        return OutOfMemory(_out_of_memory_text(function, refusal), refusal.limit_bytes or 0)
     return kind(f"function {function} answered {status} {refusal.error}: {refusal.message}".rstrip(": "))
 
 
@@ -239,7 +239,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 
     error: str = ""
     message: str = ""
-    limit_bytes: int = 0
+    limit_bytes: int | None = 0
     peak_bytes: int = 0
     replica: str = ""
 

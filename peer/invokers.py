@@ -9,8 +9,9 @@ from typing import Protocol
 import msgspec
 
 from peer import messages
+from peer.adaptation import Adapter
 from peer.aggregation import Gradient
-from peer.config import GatewayAddress
+from peer.config import GatewayAddress, RunConfig, is_adaptive
 from peer.errors import FunctionRefused, InvocationFailed, ObjectMissing
 from peer.gateway import Gateway
 from peer.learning.worker import Worker
@@ -111,6 +112,50 @@ class FunctionInvoker:
             return messages.decode(body, kind)
         except msgspec.DecodeError as error:
             raise InvocationFailed(f"function {function} replied with something else: {error}") from error
+
+
+class AdaptingInvoker:
+    """Invokes functions at the sizes that fit; whatever runs out of memory adapts them (`Adapter.noticing`).
+
+    Args:
+        inner: invokes.
+        adapter: this peer's.
+    """
+
+    def __init__(self, inner: Invoker, adapter: Adapter) -> None:
+        self._inner = inner
+        self._adapter = adapter
+
+    def readable(self, key: str) -> str:
+        """See `Invoker.readable`."""
+        return self._inner.readable(key)
+
+    def writable(self, key: str) -> str:
+        """See `Invoker.writable`."""
+        return self._inner.writable(key)
+
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+        """Invoke with the present micro-batch instead of the request's; see `Invoker.gradient`."""
+        with self._adapter.noticing("gradient") as micro_batch:
+            request = msgspec.structs.replace(request, micro_batch=micro_batch)
+            reply, gradient = self._inner.gradient(request, result_key)
+        self._adapter.limit_bytes = reply.usage.memory_limit_bytes
+        return reply, gradient
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """See `Invoker.gradient`."""
+        with self._adapter.noticing("evaluate"):
+            return self._inner.evaluate(request)
+
+    def aggregate(self, request: AggregateRequest) -> AggregateReply:
+        """See `Invoker.gradient`."""
+        with self._adapter.noticing("aggregate"):
+            return self._inner.aggregate(request)
+
+
+def adapting(inner: Invoker, config: RunConfig, adapter: Adapter) -> Invoker:
+    """Return an invoker that adapts, if the run does; else the one that is given."""
+    return AdaptingInvoker(inner, adapter) if is_adaptive(config) else inner
 
 
 class LocalInvoker:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -39,9 +39,14 @@ class Membership:
         rank: the rank to hold.
         liveness: the heartbeat's interval, and how long another peer's may stand still.
         metrics_url: where this peer's metrics are, empty for nowhere.
+
+    Attributes:
+        on_short_of_memory: told, by function, above which limit another peer asks this one to raise it.
     """
 
     def __init__(self, store: Store, run: str, rank: int, liveness: Liveness, metrics_url: str = "") -> None:
+        self.on_short_of_memory: Callable[[str, int], None] | None = None
+        self._short_of_memory: dict[str, int] = {}
         self._store = store
         self._liveness = liveness
         self._key = keys.member(run, rank)
@@ -104,7 +109,15 @@ class Membership:
 
     def watch(self, rank: int) -> "Watch":
         """Return a watch on another rank, whose patience begins now."""
-        return Watch(self._store, self._record.run, rank, self._liveness)
+        return Watch(self._store, self._record.run, rank, self._liveness, self.on_short_of_memory)
+
+    def ask_for_memory(self, function: str, limit_bytes: int) -> None:
+        """Ask, from the next heartbeat on, for a limit above this one, until `ask_for_no_memory`."""
+        self._short_of_memory = {**self._short_of_memory, function: limit_bytes}
+
+    def ask_for_no_memory(self) -> None:
+        """Ask for no memory any more."""
+        self._short_of_memory = {}
 
     def _keep_beating(self) -> None:
         while not self._ended.wait(self._liveness.heartbeat_seconds):
@@ -118,7 +131,9 @@ class Membership:
                 log.warning("a heartbeat of rank %d was not stored: %s", self._record.peer, error)
 
     def _beat(self) -> None:
-        self._record = msgspec.structs.replace(self._record, counter=self._record.counter + 1)
+        self._record = msgspec.structs.replace(
+            self._record, counter=self._record.counter + 1, short_of_memory=self._short_of_memory
+        )
         self._store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
 
     def _read(self, key: str) -> MemberRecord | None:
@@ -126,9 +141,17 @@ class Membership:
 
 
 class Watch:
-    """Whether another rank is alive, asked while something of it is awaited."""
+    """Whether another rank is alive and has memory enough, asked while something of it is awaited."""
 
-    def __init__(self, store: Store, run: str, rank: int, liveness: Liveness) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        rank: int,
+        liveness: Liveness,
+        on_short_of_memory: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._on_short_of_memory = on_short_of_memory
         self._store = store
         self._run = run
         self._rank = rank
@@ -153,6 +176,9 @@ class Watch:
         self._asked_at = time.monotonic()
         if record is not None and record.state == "failed":
             raise PeerLost(f"peer {self._rank} of run {self._run} on {record.host} failed: {record.reason}")
+        if record is not None and self._on_short_of_memory is not None:
+            for function, limit_bytes in record.short_of_memory.items():
+                self._on_short_of_memory(function, limit_bytes)
         counter = -1 if record is None else record.counter
         self._still_seconds = self._still_seconds + waited if counter == self._counter else 0.0
         self._counter = counter

@@ -11,6 +11,9 @@ PROTOCOL_VERSION = 1
 
 MessageType = TypeVar("MessageType")
 
+Adaptable = Literal["memory_limit", "micro_batch", "in_flight"]
+"""What a run may change of itself."""
+
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A JSON object with exactly these fields."""
@@ -178,6 +181,23 @@ class Refusal(Message, frozen=True):
     speaks: list[int] = []
 
 
+class Adaptation(Message, frozen=True):
+    """What a run changed of itself, when and why; `times` counts equal changes.
+
+    `before` and `after` are bytes of the function's memory limit, samples of a micro-batch, or invocations of
+    the peer at once (`in_flight`). A change before the first round is peer 0's, in round 0.
+    """
+
+    what: Adaptable
+    function: str
+    peer: int
+    round: int
+    before: int
+    after: int
+    reason: str
+    times: int = 1
+
+
 class StoredObject(Message, frozen=True):
     """An object that a manifest vouches for."""
 
@@ -190,7 +210,8 @@ class PeerManifest(Message, frozen=True):
     """One peer's part of one round, written after the objects that it names.
 
     `weights_sha256` is what the gradient was computed at; `validation` and `test` are this peer's part of the
-    split, evaluated at the same weights; `stop` is the number of a signal that asked this peer to stop, or 0.
+    split, evaluated at the same weights; `stop` is the number of a signal that asked this peer to stop, or 0;
+    `micro_batch` is what its last batches were split into, 0 for whole ones.
     """
 
     run: str
@@ -206,6 +227,7 @@ class PeerManifest(Message, frozen=True):
     validation: Evaluation | None = None
     test: Evaluation | None = None
     stop: int = 0
+    micro_batch: int = 0
 
 
 class ReducedManifest(Message, frozen=True):
@@ -222,8 +244,9 @@ class ReducedManifest(Message, frozen=True):
 class MemberRecord(Message, frozen=True, forbid_unknown_fields=False):
     """Who holds a rank. Rewritten at every heartbeat; `state` is running, finished, stopped or failed.
 
-    `metrics_url` is where Prometheus may scrape the peer, empty for nowhere. Fields that are not listed are
-    ignored: records outlive the version that wrote them.
+    `metrics_url` is where Prometheus may scrape the peer, empty for nowhere. `short_of_memory` asks peer 0 to
+    raise the limits of these functions above so many bytes. Fields that are not listed are ignored: records
+    outlive the version that wrote them.
     """
 
     run: str
@@ -236,6 +259,7 @@ class MemberRecord(Message, frozen=True, forbid_unknown_fields=False):
     resumed_round: int | None = None
     reason: str = ""
     metrics_url: str = ""
+    short_of_memory: dict[str, int] = {}
 
 
 def encode(message: Any) -> bytes:

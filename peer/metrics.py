@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIServer
 
@@ -30,6 +30,7 @@ from peer import __version__
 from peer.config import RunConfig, RunStart
 from peer.errors import ConfigurationError, ObjectMissing, PeerlessError, StoreError
 from peer.learning.usage import FUNCTION_PHASES
+from peer.messages import Adaptable, Adaptation
 from peer.phases import PHASES
 from peer.rounds import RoundRecord
 
@@ -121,6 +122,10 @@ class PeerMetrics:
             "peerless_retries", "Attempts that were repeated, by the error that made it so.", "reason"
         )
         _begin(self._retries, _retryable_errors(PeerlessError))
+        self._adaptations = counter(
+            "peerless_adaptations", "What this peer has changed so that invocations fit.", "what"
+        )
+        _begin(self._adaptations, get_args(Adaptable))
         self._compression = Gauge(
             "peerless_compression_ratio",
             "Bytes of gradients before compression to those that this peer put in the last exchange.",
@@ -167,6 +172,10 @@ class PeerMetrics:
     def add_retry(self, error: PeerlessError) -> None:
         """Count an attempt that is repeated."""
         self._retries.labels(type(error).__name__).inc()
+
+    def add_adaptation(self, adaptation: Adaptation) -> None:
+        """Count what this peer has changed so that invocations fit."""
+        self._adaptations.labels(adaptation.what).inc()
 
     def add_checkpoint(self) -> None:
         """Count a checkpoint that this peer has written."""

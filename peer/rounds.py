@@ -14,7 +14,7 @@ from peer import messages
 from peer.decisions import Decision
 from peer.errors import PeerlessError
 from peer.files import append_line
-from peer.messages import Evaluation, Message, PeerManifest, Usage
+from peer.messages import Adaptation, Evaluation, Message, PeerManifest, Usage
 
 
 class FunctionMemory(Message, frozen=True):
@@ -58,7 +58,8 @@ class RoundRecord(Message, frozen=True):
 
     Loss, accuracy and `num_samples` are over all peers' samples, at the weights the round began with;
     seconds, invocations, bytes and `peer_samples` are this peer's own. `function_seconds` sums the phases
-    inside the functions, which overlap. `exchange_bytes` is what the peer published for the others.
+    inside the functions, which overlap. `exchange_bytes` is what the peer published for the others;
+    `micro_batch` is what its last batches were split into, 0 for whole ones.
     """
 
     run: str
@@ -83,6 +84,8 @@ class RoundRecord(Message, frozen=True):
     peer_samples: int = 0
     exchange_bytes: int = 0
     functions: dict[str, FunctionMemory] = {}
+    micro_batch: int = 0
+    adaptations: list[Adaptation] = []
 
 
 class Work:
@@ -132,6 +135,11 @@ class Work:
             reason = type(error).__name__
             self._counts.retries[reason] = self._counts.retries.get(reason, 0) + 1
 
+    def add_adaptation(self, adaptation: Adaptation) -> None:
+        """Count what was changed so that invocations fit."""
+        with self._lock:
+            self._counts.adaptations.append(adaptation)
+
     def take(self) -> dict[str, Any]:
         """Return the counts under the names that `RoundRecord` has for them, and begin anew."""
         with self._lock:
@@ -148,6 +156,7 @@ class _Counts:
     object_bytes: dict[str, int] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
     functions: dict[str, FunctionMemory] = field(default_factory=dict)
+    adaptations: list[Adaptation] = field(default_factory=list)
 
 
 class RoundLog:
@@ -187,6 +196,7 @@ class RoundLog:
             phase_seconds=phase_seconds,
             peer_samples=manifest.training.num_samples if manifest.training else 0,
             exchange_bytes=sum(part.length for part in manifest.parts),
+            micro_batch=manifest.micro_batch,
             **work,
         )
         append_line(self._path, messages.encode(record))

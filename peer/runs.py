@@ -6,25 +6,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
+from torch import nn
 
-from peer import checkpoint, weights
-from peer.compute import Compute, Means
-from peer.config import AUTOMATIC_EXCHANGE, Liveness, RunConfig, RunStart, current_versions, validate
-from peer.errors import CheckpointError, ConfigurationError, ObjectCorrupt, OutOfMemory, PeerLost
+from peer import checkpoint, profiles, weights
+from peer.adaptation import described
+from peer.config import (
+    AUTOMATIC_EXCHANGE,
+    GatewayAddress,
+    Liveness,
+    RunConfig,
+    RunStart,
+    current_versions,
+    is_adaptive,
+    validate,
+)
+from peer.errors import CheckpointError, ConfigurationError, ObjectCorrupt, PeerLost
 from peer.exchange import choice
-from peer.fanout import FanOut, RetryPolicy
-from peer.garbage import Garbage
+from peer.first_batch import Samples, try_one_batch
 from peer.invokers import Invoker
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import DatasetManifest
 from peer.learning.flat import Layout
+from peer.learning.gradients import indivisible_layer
 from peer.learning.models import initialise
 from peer.learning.shards import Shard, plan_shards
 from peer.learning.threads import use_one_thread
 from peer.membership import check_free
+from peer.memory_limit import GatewayLimits
 from peer.messages import MemberRecord, StoredObject
-from peer.phases import PhaseClock
-from peer.rounds import Work
 from peer.store import keys
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store
@@ -35,25 +44,31 @@ log = logging.getLogger(__name__)
 PACK_AUTOMATICALLY = 0
 
 _PATIENT = Liveness()
+_HELD = GatewayLimits(GatewayAddress(""), largest_bytes=0)
 _REPLICAS_TO_FILL = 5
 """What OpenFaaS Community Edition allows a function; packing must not depend on how many there are today."""
 
 
 def create(
-    store: Store, config: RunConfig, invoker: Invoker, say: Callable[[str], None] = log.info
+    store: Store,
+    config: RunConfig,
+    invoker: Invoker,
+    say: Callable[[str], None] = log.info,
+    limits: GatewayLimits = _HELD,
 ) -> RunConfig:
     """Return the frozen configuration of a new run, now in the store with its initial weights.
 
     Before anything is frozen one batch is computed as every batch will be, so that what cannot work (function
     not deployed, model too large for its memory limit, store not reachable from there) is said once, at the
-    start.
+    start. If it does not fit, memory limit or micro-batch are adapted, unless the configuration forbids it.
 
     Args:
         store: its bucket exists.
         config: what the user asked for; `dataset` may be a name, packing and exchange may be automatic, and
-            versions and initial weights are filled in.
+            versions, initial weights and what the model says of itself are filled in.
         invoker: computes that batch.
         say: told what was chosen, and why.
+        limits: the functions' memory limits.
 
     Raises:
         ConfigurationError: the run exists, or the configuration is not possible. Nothing was written.
@@ -69,18 +84,12 @@ def create(
     dataset = catalogue.find(store, config.dataset)
     shards = plan_shards(dataset, config.num_peers, config.partition, config.seed)
     _check_batches(config, shards)
-    stored = publish_initial_weights(store, config, dataset)
-    config = replace(
-        config,
-        dataset=dataset.id,
-        initial_weights=stored.checksum,
-        initial_weights_bytes=stored.length,
-    )
+    config, stored = _initialised(store, replace(config, dataset=dataset.id), dataset)
     if config.exchange == AUTOMATIC_EXCHANGE:
         strategy, reason = choice.choose(store, config.run, stored.length, config.num_peers)
         config = replace(config, exchange=strategy)
         say(f"exchange {reason}")
-    seconds = _try_one_batch(store, config, dataset, shards[0], stored, invoker)
+    config, seconds = _fitted(store, config, Samples(dataset, shards[0], stored), invoker, limits, say)
     if config.local_steps * seconds > config.invocation_seconds:
         raise ConfigurationError(
             f"{config.local_steps} steps take about {config.local_steps * seconds:.0f} s, "
@@ -90,6 +99,40 @@ def create(
         config = replace(config, batches_per_invocation=automatic_packing(config, shards, seconds))
     store.put_message(keys.run_config(config.run), config)
     return config
+
+
+def _initialised(store: Store, config: RunConfig, dataset: DatasetManifest) -> tuple[RunConfig, StoredObject]:
+    """Return the configuration with what only the model tells, and the weights, which are stored now."""
+    model = initial_model(config, dataset)
+    stored = publish_initial_weights(store, config, model)
+    config = replace(
+        config,
+        initial_weights=stored.checksum,
+        initial_weights_bytes=stored.length,
+        indivisible_layer=indivisible_layer(model),
+    )
+    return config, stored
+
+
+def _fitted(
+    store: Store,
+    config: RunConfig,
+    samples: Samples,
+    invoker: Invoker,
+    limits: GatewayLimits,
+    say: Callable[[str], None],
+) -> tuple[RunConfig, float]:
+    """Return the configuration at sizes that fit, and the seconds that one batch takes."""
+    if is_adaptive(config):
+        config = profiles.recalled(store, config, samples.dataset, limits.of("gradient"))
+        for each in config.adaptations:
+            say(f"{described(each)}: {each.reason}")
+    first = try_one_batch(store, config, samples, invoker, limits, say)
+    adaptations = [*config.adaptations, *first.adaptations]
+    config = replace(config, micro_batch=first.micro_batch, adaptations=adaptations)
+    if is_adaptive(config):
+        profiles.remember(store, config, samples.dataset, first.micro_batch, first.limit_bytes)
+    return config, first.seconds
 
 
 def automatic_packing(config: RunConfig, shards: list[Shard], batch_seconds: float) -> int:
@@ -245,42 +288,16 @@ def _check_batches(config: RunConfig, shards: list[Shard]) -> None:
         )
 
 
-def publish_initial_weights(store: Store, config: RunConfig, dataset: DatasetManifest) -> StoredObject:
-    """Put the weights that this seed gives; rank 0 alone initialises."""
+def initial_model(config: RunConfig, dataset: DatasetManifest) -> nn.Module:
+    """Return the model with the weights that this seed gives; rank 0 alone initialises."""
     use_one_thread()
-    model = initialise(config.model, dataset.num_classes, config.seed, dataset.shape)
+    return initialise(config.model, dataset.num_classes, config.seed, dataset.shape)
+
+
+def publish_initial_weights(store: Store, config: RunConfig, model: nn.Module) -> StoredObject:
+    """Put a model's weights as those that a run begins with."""
     encoded = weights.encode(Layout.of(model).flatten(model))
     checksum = encoded.sha256()
     key = keys.weights(config.run, checksum.removeprefix("sha256:"))
     store.put(key, encoded.chunks, encoded.length)
     return StoredObject(key=key, length=encoded.length, checksum=checksum)
-
-
-def _try_one_batch(
-    store: Store,
-    config: RunConfig,
-    dataset: DatasetManifest,
-    shard: Shard,
-    stored: StoredObject,
-    invoker: Invoker,
-) -> float:
-    """Return the seconds that one batch takes where it is computed."""
-    work = Work()
-    garbage = Garbage(store, is_kept=False)
-    fan_out = FanOut(1, RetryPolicy(outage_seconds=20.0, max_failures=1, max_out_of_memory=0), work.add_retry)
-    one = replace(config, batches_per_round=1, batches_per_invocation=1)
-    try:
-        compute = Compute(one, 0, 0, dataset, shard, Means(invoker, fan_out, garbage, PhaseClock(), work))
-        compute.gradient(0, stored, config.optimizer.learning_rate)
-    except OutOfMemory as error:
-        raise OutOfMemory(
-            f"model {config.model.name} with --batch-size {config.batch_size} does not fit: {error}"
-        ) from error
-    except ObjectCorrupt as error:
-        again = f"`peerless data remove {dataset.id}`, `peerless data push {dataset.name}`"
-        raise ObjectCorrupt(f"{error}. Store the dataset again: {again}") from error
-    finally:
-        fan_out.close()
-        garbage.close()
-    function_seconds: dict[str, float] = work.take()["function_seconds"]
-    return function_seconds.get("compute", 0.0) + function_seconds.get("preprocess", 0.0)

@@ -1,24 +1,26 @@
 """One peer from beginning to end: claims its rank, trains, and leaves, saying how it ended."""
 
 import logging
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from peer import checkpoint, exchange, weights
+from peer import checkpoint, exchange, profiles, weights
+from peer.adaptation import Adapter
 from peer.checkpoint import Checkpoints
 from peer.compute import Compute, Means
-from peer.config import GatewayAddress, Liveness, RunConfig, RunStart, check_versions
+from peer.config import GatewayAddress, Liveness, RunConfig, RunStart, check_versions, is_adaptive
 from peer.decisions import Progress
 from peer.errors import FunctionError, PeerlessError, StopRequested
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.gateway import Gateway
-from peer.invokers import FunctionInvoker, Invoker, LocalInvoker
+from peer.invokers import FunctionInvoker, Invoker, LocalInvoker, adapting
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import DatasetManifest
 from peer.learning.flat import FlatState
@@ -26,7 +28,8 @@ from peer.learning.optimizers import FlatOptimizer
 from peer.learning.shards import plan_shards
 from peer.learning.threads import use_one_thread
 from peer.membership import Membership
-from peer.messages import OptimizerSpec, PeerManifest, StoredObject
+from peer.memory_limit import GatewayLimits, Limits, LimitsByPeerZero
+from peer.messages import Adaptation, OptimizerSpec, PeerManifest, StoredObject
 from peer.metrics import MetricsServer, PeerMetrics
 from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
@@ -36,7 +39,7 @@ from peer.store import keys
 from peer.store.retry import Patience
 from peer.store.s3 import Store, StoreAddress
 from peer.summary import PeerResult, export_weights, peer_result
-from peer.training import Parts, Peer, State
+from peer.training import Outcome, Parts, Peer, State
 from peer.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -135,6 +138,10 @@ class _Accounts:
         self.work.add_retry(error)
         self.metrics.add_retry(error)
 
+    def add_adaptation(self, adaptation: Adaptation) -> None:
+        self.work.add_adaptation(adaptation)
+        self.metrics.add_adaptation(adaptation)
+
 
 @dataclass(frozen=True)
 class _Session:
@@ -150,7 +157,8 @@ class _Session:
         config, store, start = self.config, self.store, self.start
         work, metrics = self.accounts.work, self.accounts.metrics
         garbage = Garbage(store, is_kept=config.keep_objects)
-        fan_out = _fan_out(config, self.surroundings, self.accounts.add_retry)
+        adapter = self._adapter()
+        fan_out = self._fan_out(adapter)
         clock = PhaseClock()
 
         def told_of_record(record: RoundRecord) -> None:
@@ -171,11 +179,12 @@ class _Session:
                 on_written=metrics.add_checkpoint,
             )
             state = starting_state(store, config, start, checkpoints)
-            invoker = invoker_for(config, self.surroundings, store)
+            invoker = adapting(invoker_for(config, self.surroundings, store), config, adapter)
             means = Means(invoker, fan_out, garbage, clock, work)
             parts = Parts(
                 weights=published,
                 compute=self._compute(dataset, means),
+                adapter=adapter,
                 exchange=exchange.create(config.exchange, store, rendezvous, invoker, fan_out),
                 rendezvous=rendezvous,
                 checkpoints=checkpoints,
@@ -187,17 +196,55 @@ class _Session:
             )
             outcome = Peer(config, start, self._first_manifest(), parts).train(state)
             if self.rank == 0:
-                path = self.surroundings.directory / "model.safetensors"
-                export_weights(path, dataset.num_classes, config, outcome.model)
+                self._keep(outcome, dataset, adapter)
         finally:
             fan_out.close()
             garbage.close()
         return peer_result(self.rank, outcome)
 
+    def _keep(self, outcome: Outcome, dataset: DatasetManifest, adapter: Adapter) -> None:
+        """Leave what the run came to: its weights, and the sizes at which it fitted."""
+        path = self.surroundings.directory / "model.safetensors"
+        export_weights(path, dataset.num_classes, self.config, outcome.model)
+        if is_adaptive(self.config):
+            micro_batch = outcome.progress.micro_batch
+            profiles.remember(self.store, self.config, dataset, micro_batch, adapter.limit_bytes)
+
     def _compute(self, dataset: DatasetManifest, means: Means) -> Compute:
         config = self.config
         shards = plan_shards(dataset, config.num_peers, config.partition, config.seed)
         return Compute(config, self.start.generation, self.rank, dataset, shards[self.rank], means)
+
+    def _adapter(self) -> Adapter:
+        """Return what adapts this peer's invocations; peer 0 raises limits for all."""
+        config, membership = self.config, self.membership
+        limits: Limits = LimitsByPeerZero(membership, config.largest_memory_bytes)
+        if self.rank == 0:
+            limits = limits_for(config, self.surroundings)
+        on_adapted = self.accounts.add_adaptation
+        adapter = Adapter(config, self.rank, limits, self.surroundings.outage_seconds, on_adapted)
+        if self.rank == 0:
+            membership.on_short_of_memory = adapter.asked
+            for each in config.adaptations:
+                self.accounts.metrics.add_adaptation(each)
+        return adapter
+
+    def _fan_out(self, adapter: Adapter) -> FanOut:
+        """Return a fan-out as wide as this peer's part of the replicas, 1 where the gateway does not tell."""
+        config, surroundings = self.config, self.surroundings
+        replicas = 1
+        if config.compute == "functions" and surroundings.gateway.password:
+            try:
+                replicas = int(Gateway(surroundings.gateway).describe("gradient").get("replicas", 1))
+            except FunctionError as error:
+                log.warning(
+                    "the number of gradient replicas is not known, one invocation at a time: %s", error
+                )
+        policy = RetryPolicy(outage_seconds=surroundings.outage_seconds)
+        if is_adaptive(config):
+            policy = replace(policy, max_out_of_memory=math.inf)
+        width = max(1, replicas // config.num_peers)
+        return FanOut(width, policy, self.accounts.add_retry, adapter.changed_in_flight)
 
     def _first_manifest(self) -> PeerManifest:
         return PeerManifest(
@@ -216,7 +263,8 @@ def starting_state(store: Store, config: RunConfig, start: RunStart, checkpoints
     if start.resumed_round is None:
         model = weights.fetch(store, initial_weights(config))
         optimizer = _optimizer(config, model)
-        return State(0, model, optimizer, Progress(learning_rate=config.optimizer.learning_rate))
+        progress = Progress(config.optimizer.learning_rate, micro_batch=config.micro_batch)
+        return State(0, model, optimizer, progress)
     manifest = checkpoint.read(store, config.run, start.resumed_round)
     checkpoints.adopt(manifest)
     model = weights.fetch(store, manifest.weights)
@@ -250,15 +298,6 @@ def invoker_for(config: RunConfig, surroundings: Surroundings, store: Store) -> 
     return FunctionInvoker(store, surroundings.gateway, config.invocation_seconds)
 
 
-def _fan_out(
-    config: RunConfig, surroundings: Surroundings, on_retry: Callable[[PeerlessError], None]
-) -> FanOut:
-    """Return a fan-out as wide as this peer's part of the replicas, 1 where the gateway does not tell."""
-    replicas = 1
-    if config.compute == "functions" and surroundings.gateway.password:
-        try:
-            replicas = int(Gateway(surroundings.gateway).describe("gradient").get("replicas", 1))
-        except FunctionError as error:
-            log.warning("the number of gradient replicas is not known, one invocation at a time: %s", error)
-    policy = RetryPolicy(outage_seconds=surroundings.outage_seconds)
-    return FanOut(max(1, replicas // config.num_peers), policy, on_retry)
+def limits_for(config: RunConfig, surroundings: Surroundings) -> GatewayLimits:
+    """Return the functions' memory limits, as far as this run may ask for them and raise them."""
+    return GatewayLimits(surroundings.gateway, config.largest_memory_bytes)

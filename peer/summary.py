@@ -9,11 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from peer import messages
+from peer.adaptation import merged
 from peer.config import RunConfig
 from peer.files import replace_file, writing
 from peer.learning.flat import FlatState, Layout
 from peer.learning.models import build
-from peer.messages import Evaluation, Message, StoredObject
+from peer.messages import Adaptation, Evaluation, Message, StoredObject
 from peer.phases import PHASES
 from peer.rounds import FunctionMemory, RoundRecord, accuracy, mean_loss
 from peer.training import Outcome
@@ -49,7 +50,7 @@ class Summary(Message, frozen=True):
     `object_bytes`: `put` and `get` by peers, `function_put` by functions. `peak_function_mb` is the largest
     resident set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
     `functions` and `slowest` tell which function is short of memory, and which peer is slow, by phase; the
-    others wait for a slow one in their `exchange`.
+    others wait for a slow one in their `exchange`. `adaptations` are what the run has changed of itself.
     """
 
     run: str
@@ -77,6 +78,7 @@ class Summary(Message, frozen=True):
     peak_function_mb: float
     functions: dict[str, FunctionMemory] = {}
     slowest: dict[str, SlowestPeer] = {}
+    adaptations: list[Adaptation] = []
 
 
 def peer_result(rank: int, outcome: Outcome) -> PeerResult:
@@ -135,6 +137,7 @@ def summarise(
         peak_function_mb=max((record.peak_function_bytes for record in last), default=0) / _MEBIBYTE,
         functions=_sums(functions),
         slowest=_slowest(last) if num_peers > 1 else {},
+        adaptations=merged([*config.adaptations, *(each for record in last for each in record.adaptations)]),
     )
 
 

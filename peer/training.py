@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from peer.adaptation import Adapter
 from peer.aggregation import Gradient
 from peer.checkpoint import Checkpoints
 from peer.compute import Compute
@@ -33,6 +34,7 @@ class Parts:
 
     weights: Weights
     compute: Compute
+    adapter: Adapter
     exchange: Exchange
     rendezvous: Rendezvous
     checkpoints: Checkpoints
@@ -108,6 +110,7 @@ class Peer:
     def _round(self, state: State, weights: StoredObject) -> None:
         config, parts, clock = self._config, self._parts, self._parts.clock
         manifest = self._manifest_of(state.round, weights)
+        parts.adapter.begin(state.round, state.progress.micro_batch)
 
         if config.evaluate_every and state.round % config.evaluate_every == 0:
             with clock.phase("evaluate"):
@@ -118,7 +121,12 @@ class Peer:
         gradient, training = parts.compute.gradient(state.round, weights, learning_rate)
 
         with clock.phase("exchange"):
-            manifest = replace(manifest, training=training, stop=parts.stop.signal_number)
+            manifest = replace(
+                manifest,
+                training=training,
+                stop=parts.stop.signal_number,
+                micro_batch=parts.adapter.micro_batch,
+            )
             exchanged = parts.exchange.run(gradient, manifest)
 
         with clock.phase("update"):

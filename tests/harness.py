@@ -17,7 +17,7 @@ from peer.messages import ModelSpec, OptimizerSpec
 from peer.platform import Platform, PlatformOptions
 from peer.processes import has_ended
 from peer.rounds import RoundRecord
-from peer.session import Surroundings, invoker_for
+from peer.session import Surroundings, invoker_for, limits_for
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import free_port
@@ -117,7 +117,11 @@ class Runner:
         """Freeze a new run; the dataset is pushed if need be."""
         config = replace_fields(SMALL, run=name, **changes)
         catalogue.push(self.store, config.dataset)
-        return runs.create(self.store, config, invoker_for(config, self.surroundings, self.store), say)
+        invoker, limits = (
+            invoker_for(config, self.surroundings, self.store),
+            limits_for(config, self.surroundings),
+        )
+        return runs.create(self.store, config, invoker, say, limits)
 
     def train(self, name: str, on_record: OnRecord = ignore, **changes: Any) -> list[PeerResult]:
         """Run all peers of a new run."""

@@ -198,7 +198,7 @@ def test_options_can_be_set_as_the_readme_says() -> None:
 def test_keys_of_the_protocol_are_those_that_are_built() -> None:
     section = PROTOCOL.read_text().partition("## Keys")[2].partition("## ")[0]
     documented = {pattern for cells in rows(section, 4) for pattern in re.findall(r"^`([^`]+)`$", cells[0])}
-    sample = {"dataset": "D", "split": "S", "order": "O", "run": "R", "sha256": "H"} | {
+    sample = {"dataset": "D", "split": "S", "order": "O", "run": "R", "sha256": "H", "identity": "I"} | {
         name: str(number)
         for number, name in enumerate(
             ["generation", "round", "peer", "invocation", "attempt", "part"], start=1
@@ -207,6 +207,7 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
     built = {
         keys.dataset_part("D", "S", "O", 6).replace("000006", "6"),
         keys.dataset_manifest("D"),
+        keys.profile("I"),
         keys.run_config("R"),
         keys.run_summary("R"),
         keys.probe("R"),

@@ -15,7 +15,7 @@ from rich.live import Live
 from peer import messages
 from peer.cli.connections import gateway_address, gateway_options, store_address, store_options
 from peer.cli.options import Command, Count, Declared, declare, option
-from peer.cli.run_options import run_name
+from peer.cli.values import run_name
 from peer.companions import Companion
 from peer.config import GatewayAddress
 from peer.errors import ConfigurationError, PeerlessError

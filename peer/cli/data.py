@@ -9,7 +9,7 @@ from peer import messages
 from peer.cli.connections import open_store, store_options
 from peer.cli.options import Command, Count, option
 from peer.cli.progress import ByteProgress
-from peer.cli.run_options import dataset_name
+from peer.cli.values import dataset_name
 
 
 @click.group()

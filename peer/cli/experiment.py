@@ -10,17 +10,17 @@ from peer import messages
 from peer.cli.connections import check_gateway, gateway_address, gateway_options, open_store, store_options
 from peer.cli.options import Command, Count, Number, option
 from peer.cli.report import shortest
-from peer.cli.run_options import dataset_name, yaml_mapping
 from peer.cli.running import compute_with_one_thread, store_dataset
+from peer.cli.values import dataset_name, yaml_mapping
 from peer.errors import ConfigurationError, StopRequested
 from peer.experiments.memory_plot import write_plot
 from peer.experiments.memory_records import Measurement, MemoryQuestion, ResultFile
 from peer.experiments.memory_report import line_of, summarise, table
 from peer.experiments.search import Bounds
-from peer.experiments.sizes import MIB, parse_size
 from peer.files import make_folder
 from peer.messages import ModelSpec
 from peer.signals import stop_raised
+from peer.sizes import MIB, parse_size
 
 _WHAT, _HOW = "What is measured", "How it is measured"
 _MOST_INVOCATIONS = 1000

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from peer.adaptation import described
+
 if TYPE_CHECKING:
     from peer.runs import RunListing
     from peer.summary import Summary
 
 _BAR_WIDTH = 30
+_MOST_ADAPTATIONS = 8
 _TITLES = {"put": "sent", "get": "fetched", "function_put": "sent by functions"}
 _WIDTH = 80
 
@@ -37,6 +40,7 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
         _line("retries", _counted(summary.retries))
         _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
         _fullest(summary)
+        _adapted(summary)
     _slowest(summary)
     moved = [
         f"{_megabytes(summary.object_bytes[kind])} {title}"
@@ -100,6 +104,15 @@ def _fullest(summary: "Summary") -> None:
     if function.out_of_memory:
         text += f", {function.out_of_memory} OOM"
     _line("fullest", text)
+
+
+def _adapted(summary: "Summary") -> None:
+    """Tell what the run has changed of itself; `summary.json` has the reasons."""
+    shown = summary.adaptations[:_MOST_ADAPTATIONS]
+    for number, adaptation in enumerate(shown):
+        _line("" if number else "adapted", f"{described(adaptation)}, round {adaptation.round}")
+    if len(summary.adaptations) > len(shown):
+        _line("", f"and {len(summary.adaptations) - len(shown)} more, in summary.json")
 
 
 def _slowest(summary: "Summary") -> None:

@@ -1,22 +1,20 @@
 """The options that make a run's configuration, in one table: name, field of it, how it is read."""
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import click
 import msgspec
-import yaml
 from click.core import ParameterSource
 from msgspec.structs import replace
 
 from peer.cli.options import Count, Declared, Number, declare, option
+from peer.cli.values import count_or, dataset_name, size_or_none, yaml_mapping
 from peer.config import ALL_BATCHES, AUTOMATIC_EXCHANGE, EXCHANGES, RunConfig, validate
-from peer.errors import ConfigurationDiffers, InvalidName
-from peer.store import keys
+from peer.errors import ConfigurationDiffers
 
 AUTOMATIC = 0
 """`batches_per_invocation` until the run is created, which measures a batch first."""
@@ -30,55 +28,6 @@ _STRENGTH = (
     ParameterSource.ENVIRONMENT,
     ParameterSource.COMMANDLINE,
 )
-
-
-def run_name(value: str) -> str:
-    """Return a name that a run may have; to be used as the `type` of an option or argument."""
-    return _name(value, "run")
-
-
-def dataset_name(value: str) -> str:
-    """Return a name or id that a dataset may have; as `run_name`."""
-    return _name(value, "dataset")
-
-
-def _name(value: str, what: str) -> str:
-    try:
-        keys.checked(value, what)
-    except InvalidName as error:
-        raise click.BadParameter(str(error)) from error
-    if not value[0].isalnum():
-        raise click.BadParameter(f"{what} {value!r} begins with {value[0]!r}: take a letter or a digit")
-    return value
-
-
-def _count_or(word: str, number: int) -> Callable[[Any], int]:
-    def convert(value: Any) -> int:
-        text = str(value)
-        if text == word:
-            return number
-        if not text.isascii() or not text.isdecimal() or int(text) < 1:
-            raise click.BadParameter(f"{text!r} is neither a whole number above 0 nor {word!r}")
-        return int(text)
-
-    return convert
-
-
-def yaml_mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping from names to what JSON can hold, from YAML; to be used as the `type` of an option."""
-    try:
-        mapping = yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError as error:
-        raise click.BadParameter(f"{value!r} is not YAML: {error}") from error
-    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping):
-        raise click.BadParameter(
-            f"{value!r} is no mapping from names to values: write it as '{{input_size: 64}}'"
-        )
-    try:
-        json.dumps(mapping, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise click.BadParameter(f"{value!r} holds what JSON cannot: {error}") from error
-    return mapping
 
 
 @dataclass(frozen=True)
@@ -170,7 +119,7 @@ _OPTIONS = (
         "--batches-per-round",
         "batches_per_round",
         "Of each peer; `all` is one step an epoch (the paper).",
-        type=_count_or("all", ALL_BATCHES),
+        type=count_or("all", ALL_BATCHES),
         default="2",
         metavar="N|all",
     ),
@@ -179,7 +128,7 @@ _OPTIONS = (
         "--batches-per-invocation",
         "batches_per_invocation",
         "Packing; it decides the order of sums, so bits.",
-        type=_count_or("auto", AUTOMATIC),
+        type=count_or("auto", AUTOMATIC),
         default="auto",
         metavar="N|auto",
     ),
@@ -285,6 +234,24 @@ _OPTIONS = (
     ),
     _of(
         _WHERE,
+        "--largest-memory",
+        "largest_memory_bytes",
+        "Raise the memory limit of a function that runs out up to this, as in 2Gi, before batches are split.",
+        type=size_or_none,
+        default="0",
+        show_default="limits are held",
+        metavar="SIZE",
+    ),
+    _of(
+        _WHERE,
+        "--no-adapt",
+        "no_adapt",
+        "End the run where a function runs out of memory.",
+        is_flag=True,
+        default=False,
+    ),
+    _of(
+        _WHERE,
         "--invocation-timeout",
         "invocation_seconds",
         "Seconds; at most the function's exec_timeout.",
@@ -361,12 +328,19 @@ def check_agrees(config: RunConfig, asked: RunConfig, context: click.Context) ->
         is_name_of_id = each.field == "dataset" and str(run).rpartition("-")[0] == here
         is_left_open = each.field == "batches_per_invocation" and here == AUTOMATIC
         is_left_open |= here == AUTOMATIC_EXCHANGE
+        is_left_open |= each.field == "micro_batch" and here in _before_adaptation(config)
         if here != run and not is_name_of_id and not is_left_open:
             differing.append(f"{each.name} is {here} here and {run} in the run")
     if differing:
         raise ConfigurationDiffers(
             f"run {config.run}: {'; '.join(differing)}. Leave the options out to take the run's."
         )
+
+
+def _before_adaptation(config: RunConfig) -> set[int]:
+    """Return what the micro-batch of a run may have been asked to be, before the run was adapted."""
+    before = {each.before for each in config.adaptations if each.what == "micro_batch"}
+    return before | {0} if config.batch_size in before else before
 
 
 def _source(context: click.Context, name: str) -> ParameterSource:

@@ -65,13 +65,14 @@ def create(
         PeerlessError: see `peer.runs.create`; no folder is left behind.
     """
     from peer import runs
-    from peer.session import invoker_for
+    from peer.session import invoker_for, limits_for
 
     store_dataset(store, config.dataset, data_dir)
     config = _with_epochs(store, config, epochs)
     make_folder(surroundings.directory)
     try:
-        config = runs.create(store, config, invoker_for(config, surroundings, store), _say)
+        invoker, limits = invoker_for(config, surroundings, store), limits_for(config, surroundings)
+        config = runs.create(store, config, invoker, _say, limits)
     except PeerlessError:
         with contextlib.suppress(OSError):
             surroundings.directory.rmdir()  # of an earlier run of this name, and not empty

@@ -8,7 +8,7 @@ from peer import messages
 from peer.cli.connections import open_store, store_options
 from peer.cli.options import Command, option
 from peer.cli.report import describe_run, print_summary
-from peer.cli.run_options import run_name
+from peer.cli.values import run_name
 from peer.store import keys
 
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from peer.errors import ConfigurationError, PeerlessError
-from peer.experiments.sizes import parse_size, quantity
 from peer.gateway import Gateway, specification_of
+from peer.sizes import parse_size, quantity
 from peer.store.retry import Patience, poll, retry
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from peer.experiments.host import host_facts
 from peer.experiments.memory_reading import MemoryReading, read_memory
 from peer.experiments.memory_records import Measurement, MemoryQuestion, ResultFile, Settings, outcomes
 from peer.experiments.search import next_limit
-from peer.experiments.sizes import mib
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.gateway import Gateway
@@ -24,6 +23,7 @@ from peer.learning.datasets import catalogue
 from peer.learning.shards import plan_shards
 from peer.messages import StoredObject, Usage
 from peer.phases import PhaseClock
+from peer.sizes import mib
 from peer.store import keys
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store
@@ -76,7 +76,9 @@ class MemoryExperiment:
         """
         name = f"memory-{self.settings.hash}"
         try:
-            weights = runs.publish_initial_weights(self._store, self._config(name, 1), self._dataset)
+            config = self._config(name, 1)
+            model = runs.initial_model(config, self._dataset)
+            weights = runs.publish_initial_weights(self._store, config, model)
             with FunctionLimit(self._gateway, FUNCTION, _REPLICA_PATIENCE_SECONDS) as limit:
                 for batch_size in self._question.batch_sizes:
                     config = self._config(name, batch_size)
@@ -194,6 +196,7 @@ class MemoryExperiment:
             model=question.model,
             seed=question.seed,
             invocation_seconds=question.invocation_seconds,
+            no_adapt=True,
         )
 
     def _find_settings(self, description: dict[str, Any]) -> Settings:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from peer.experiments.memory_records import Measurement
 from peer.experiments.memory_report import MemoryReport, line_text, meaning, median
-from peer.experiments.sizes import MIB, mib
 from peer.files import writing
+from peer.sizes import MIB, mib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from peer.experiments.memory_records import Measurement, Settings, outcomes
 from peer.experiments.search import answer
-from peer.experiments.sizes import MIB, mib
 from peer.messages import Message
+from peer.sizes import MIB, mib
 
 _PROCESSES = "process"
 _WIDTHS = (6, 11, 12, 13, 11, 9, 9, 5)

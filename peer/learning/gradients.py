@@ -92,16 +92,21 @@ def check_micro_batch(model: nn.Module, micro_batch: int) -> None:
         raise FunctionRefused(
             f"micro_batch is {micro_batch}: take 0 for whole batches, or a number of samples"
         )
-    if micro_batch == 0:
-        return
+    if micro_batch and (layer := indivisible_layer(model)):
+        raise FunctionRefused(
+            f"batches of this model cannot be cut into micro-batches: {layer} depends on the whole batch; "
+            "take a smaller batch or more memory"
+        )
+
+
+def indivisible_layer(model: nn.Module) -> str:
+    """Return the first layer that computes something else from a part of a batch, empty if there is none."""
     for name, module in model.named_modules():
         is_norm = isinstance(module, nn.modules.batchnorm._NormBase)
         is_dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         if is_norm or is_dropout:
-            raise FunctionRefused(
-                f"batches of this model cannot be cut into micro-batches: {name} ({type(module).__name__}) "
-                "depends on the whole batch; take a smaller batch or more memory"
-            )
+            return f"{name} ({type(module).__name__})"
+    return ""
 
 
 def compute_gradient(

@@ -37,6 +37,11 @@ def dataset_part(dataset_id: str, split: str, order: str, part: int) -> str:
     return f"{dataset(dataset_id)}{checked(split, 'split')}/{checked(order, 'order')}/{part:06d}"
 
 
+def profile(identity: str) -> str:
+    """Return the key of the sizes that fitted a model and batch size last; written by rank 0."""
+    return f"profiles/{checked(identity, 'profile')}.json"
+
+
 def run(run_name: str) -> str:
     """Return the prefix of everything that belongs to one run, ending with a slash."""
     return f"runs/{checked(run_name, 'run')}/"

@@ -94,3 +94,16 @@ def test_total_adds_in_peer_order_and_leaves_out_peers_without() -> None:
 
     assert summed == Evaluation(num_samples=3, num_correct=3, loss_sum=(1e16 + 1.0) - 1e16)
     assert total([None, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "used", "after"), [(0, (0, 0, 0, 0), 0), (0, (0, 8, 0, 4), 4), (8, (8, 8, 8, 8), 8)]
+)
+def test_next_round_begins_with_the_smallest_micro_batch(
+    before: int, used: tuple[int, ...], after: int
+) -> None:
+    found = [replace(manifest, micro_batch=size) for manifest, size in zip(manifests(0), used, strict=True)]
+
+    decision = decide(SMALL, Progress(learning_rate=1.0, micro_batch=before), found)
+
+    assert decision.progress.micro_batch == after

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from peer.config import RunStart
 from peer.errors import ConfigurationError, ObjectMissing, OutOfMemory, StoreUnreachable
 from peer.membership import RECORD_BYTES, _fitting
-from peer.messages import MemberRecord, decode, encode
+from peer.messages import Adaptation, MemberRecord, decode, encode
 from peer.metrics import OTHER, MetricsServer, PeerMetrics
 from peer.phases import PHASES
 from peer.rounds import RoundRecord
@@ -125,6 +125,18 @@ def test_every_series_has_run_and_peer_and_no_time_of_creation() -> None:
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     assert all({"run", "peer"} <= set(sample.labels) for sample in samples)
     assert not any(sample.name.endswith("_created") for sample in samples)
+
+
+def test_adaptations_are_counted_by_what_they_change() -> None:
+    metrics = metrics_of()
+
+    metrics.add_adaptation(Adaptation("micro_batch", "gradient", 1, 0, 64, 32, "reason"))
+
+    counts = {
+        what: value(metrics, "peerless_adaptations_total", what=what)
+        for what in ("memory_limit", "micro_batch", "in_flight")
+    }
+    assert counts == {"memory_limit": 0, "micro_batch": 1, "in_flight": 0}
 
 
 def test_metrics_server_is_there_until_it_is_closed() -> None:

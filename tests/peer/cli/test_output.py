@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from peer.cli.progress import RunProgress
 from peer.cli.report import print_summary, shortest
+from peer.messages import Adaptation
 from peer.rounds import FunctionMemory, RoundRecord
 from peer.summary import SlowestPeer, Summary
 
@@ -134,3 +135,25 @@ def test_summary_without_memory_figures_and_other_peers_has_no_such_lines(capsys
     text = capsys.readouterr().out
     assert "fullest" not in text
     assert "slowest" not in text
+
+
+def adaptation(number):
+    return Adaptation("micro_batch", "gradient", 0, number, 64, 32, "reason", times=12)
+
+
+def test_summary_lists_what_was_adapted_within_80_columns(capsys):
+    few = [
+        Adaptation("memory_limit", "aggregate", 0, 0, 1024 << 20, 16384 << 20, "reason"),
+        Adaptation("micro_batch", "gradient", 0, 0, 64, 32, "reason"),
+        Adaptation("in_flight", "gradient", 3, 9999, 5, 4, "reason", times=12),
+    ]
+
+    print_summary(replace(SUMMARY, adaptations=few))
+    print_summary(replace(SUMMARY, adaptations=[adaptation(number) for number in range(11)]))
+
+    text = capsys.readouterr().out
+    assert "  adapted          memory limit of aggregate 1024 MiB → 16384 MiB, round 0\n" in text
+    assert "                   micro-batch 64 → 32 samples, round 0\n" in text
+    assert "                   invocations at once 5 → 4, 12 times, round 9999\n" in text
+    assert "                   and 3 more, in summary.json\n" in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []

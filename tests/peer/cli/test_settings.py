@@ -2,10 +2,14 @@
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from peer.cli.main import cli
-from peer.cli.run_options import draft, run_options, take_run_options
+from peer.cli.run_options import check_agrees, draft, run_options, take_run_options
 from peer.cli.settings import all_options, config_option
+from peer.cli.train import peer
+from peer.errors import ConfigurationDiffers
+from peer.messages import Adaptation
 
 
 @pytest.fixture
@@ -112,3 +116,25 @@ def test_every_command_has_help_with_an_example(peerless):
         assert outcome.code == 0
         assert f"peerless {path}" in outcome.out.partition("Example")[2], path
         assert max(map(len, outcome.out.splitlines())) <= 110
+
+
+@pytest.mark.parametrize(("asked", "is_refused"), [("64", False), ("0", False), ("16", False), ("48", True)])
+def test_peer_that_asks_for_what_the_run_was_before_it_adapted_may_join(asked, is_refused):
+    arguments = ["digits", "--rank", "1", "--batch-size", "64", "--micro-batch", asked]
+    context = peer.make_context("peer", arguments)
+    wanted = draft("digits", take_run_options(context, dict(context.params)))
+    adaptation = Adaptation("micro_batch", "gradient", 0, 0, 64, 16, "reason")
+    config = replace(wanted, micro_batch=16, adaptations=[adaptation])
+
+    if is_refused:
+        with pytest.raises(ConfigurationDiffers, match="--micro-batch is 48 here and 16 in the run"):
+            check_agrees(config, wanted, context)
+    else:
+        check_agrees(config, wanted, context)
+
+
+@pytest.mark.parametrize(("text", "num_bytes"), [("0", 0), ("2Gi", 2 << 30), ("512M", 512 * 10**6)])
+def test_largest_memory_is_an_amount(text, num_bytes):
+    context = peer.make_context("peer", ["digits", "--rank", "1", "--largest-memory", text])
+
+    assert context.params["largest_memory"] == num_bytes

@@ -1,12 +1,10 @@
 """A function's limit changed and put back, at a gateway that is a fake at the wire."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from provider import DESCRIPTION, Provider, serving
 
 from peer import errors
 from peer.config import GatewayAddress
@@ -16,65 +14,12 @@ from peer.gateway import Gateway, specification_of
 from peer.store.retry import Patience
 
 MIB = 1 << 20
-DESCRIPTION = {
-    "name": "gradient",
-    "image": "peerless/gradient:1",
-    "namespace": "openfaas-fn",
-    "envVars": {"OMP_NUM_THREADS": "1"},
-    "labels": {"com.openfaas.scale.max": "5", "faas_function": "gradient"},
-    "annotations": {"topic": "x"},
-    "limits": {"memory": "2Gi", "cpu": "1"},
-    "requests": {"memory": "256Mi", "cpu": "500m"},
-    "invocationCount": 7,
-    "replicas": 2,
-    "availableReplicas": 2,
-    "createdAt": "2026-01-01T00:00:00Z",
-}
-
-
-class Provider(HTTPServer):
-    description: dict[str, Any]
-    refusal: tuple[int, str] | None = None
-    num_updates = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Provider
-
-    def do_GET(self) -> None:
-        self._answer(200, json.dumps(self.server.description).encode())
-
-    def do_PUT(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.refusal is not None:
-            status, text = self.server.refusal
-            return self._answer(status, text.encode())
-        kept = {key: self.server.description[key] for key in ("replicas", "availableReplicas")}
-        body["labels"]["faas_function"] = body["service"]
-        self.server.description = {"name": body.pop("service"), **body, **kept}
-        self.server.num_updates += 1
-        return self._answer(202, b"")
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    provider = Provider(("127.0.0.1", 0), Handler)
-    provider.description = json.loads(json.dumps(DESCRIPTION))
-    thread = threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield provider
-    provider.shutdown()
-    thread.join()
-    provider.server_close()
+    with serving() as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peer.errors import ConfigurationError
-from peer.experiments.sizes import mib, parse_size, quantity
+from peer.sizes import mib, parse_size, quantity
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,189 @@
+"""A run adapts to its functions' memory instead of ending: limits rise if they may, else batches are split.
+
+What is adapted, in which order, and what of it changes bits: docs/adaptation.md.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from msgspec.structs import replace
+
+from peer.config import RunConfig
+from peer.errors import NothingFits, OutOfMemory, PeerlessError
+from peer.memory_limit import LimitHeld, Limits
+from peer.messages import Adaptable, Adaptation
+from peer.sizes import mib
+
+log = logging.getLogger(__name__)
+
+SPLIT_FUNCTION = "gradient"
+"""The only one whose requests hold batches that can be split."""
+
+_TRIES = 2
+"""Attempts at the same sizes, the second on a fresh replica: as long as it may do, no bit is changed."""
+
+
+class Adapter:
+    """Decides what changes when a peer's invocations run out of memory. Safe between threads.
+
+    Args:
+        config: the run's.
+        rank: this peer.
+        limits: how limits rise.
+        patience_seconds: how long replicas with too little memory may reply after a limit was, or was to be,
+            raised by somebody else.
+        on_adapted: told of each change, in the thread of the invocation that needed it.
+        clock: seconds, never backwards.
+
+    Attributes:
+        limit_bytes: of the replica that last computed a gradient, 0 if it is not known.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        rank: int,
+        limits: Limits,
+        patience_seconds: float,
+        on_adapted: Callable[[Adaptation], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._rank = rank
+        self._limits = limits
+        self._patience_seconds = patience_seconds
+        self._on_adapted = on_adapted
+        self._clock = clock
+        self.limit_bytes = 0
+        self._lock = threading.Lock()
+        self._round = 0
+        self._micro_batch = config.micro_batch
+        self._settle()
+
+    @property
+    def micro_batch(self) -> int:
+        """What batches are split into now, 0 for whole ones."""
+        return self._micro_batch
+
+    def begin(self, round_number: int, micro_batch: int) -> None:
+        """Begin a round at the sizes that all peers have agreed on."""
+        with self._lock:
+            self._round = round_number
+            self._micro_batch = micro_batch
+            self._limits.begin()
+            self._settle()
+
+    @contextmanager
+    def noticing(self, function: str) -> Iterator[int]:
+        """Give the block the micro-batch to use; adapt if what it does runs out of memory.
+
+        Raises:
+            OutOfMemory: again, where another attempt may fit.
+            NothingFits: where none does; says why the limit does not rise and the batches are not split.
+        """
+        with self._lock:
+            sizes, micro_batch = self._sizes, self._micro_batch
+        try:
+            yield micro_batch
+        except OutOfMemory as error:
+            with self._lock:
+                if sizes is self._sizes:
+                    self._ran_out(function, error)
+            raise
+
+    def asked(self, function: str, ran_out_bytes: int) -> None:
+        """Raise a limit for another peer; only peer 0 is asked, and it waits for that peer's manifest."""
+        with self._lock:
+            try:
+                reason = f"{function} of another peer ran out of memory at {mib(ran_out_bytes)}"
+                if self._raise_limit(function, ran_out_bytes, reason):
+                    self._settle()
+            except PeerlessError as error:
+                # the peer goes on asking, and in the end does without
+                log.warning("another peer asks for more memory: %s", error)
+
+    def changed_in_flight(self, before: int, after: int, reason: str) -> None:
+        """Note that another number of this peer's invocations runs at once from now on."""
+        self._tell("in_flight", SPLIT_FUNCTION, (before, after), reason)
+
+    def _settle(self) -> None:
+        """Forget attempts at other sizes; who began before now is not counted."""
+        self._sizes = object()
+        self._num_tries: dict[str, int] = {}
+        self._waiting_since: float | None = None
+
+    def _ran_out(self, function: str, error: OutOfMemory) -> None:
+        self._num_tries[function] = self._num_tries.get(function, 0) + 1
+        if self._num_tries[function] < _TRIES:
+            return
+        reason = f"{function} ran out of memory {_TRIES} times"
+        if error.limit_bytes:
+            reason += f" at {mib(error.limit_bytes)}"
+        try:
+            if self._raise_limit(function, error.limit_bytes, reason):
+                self._settle()
+            elif self._has_waited():
+                raise LimitHeld(f"the memory limit of {function} has not risen in time")
+        except LimitHeld as held:
+            self._split(function, reason, error, held)
+            self._settle()
+
+    def _raise_limit(self, function: str, ran_out_bytes: int, reason: str) -> bool:
+        rise = self._limits.raise_above(function, ran_out_bytes)
+        if rise is None:
+            return False
+        self._tell("memory_limit", function, (rise.before_bytes, rise.after_bytes), reason)
+        return True
+
+    def _has_waited(self) -> bool:
+        now = self._clock()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since >= self._patience_seconds
+
+    def _split(self, function: str, reason: str, error: OutOfMemory, held: LimitHeld) -> None:
+        size = self._micro_batch or self._config.batch_size
+        layer = self._config.indivisible_layer
+        if function != SPLIT_FUNCTION:
+            unsplit = "only batches of gradients can be split"
+        elif layer:
+            unsplit = f"batches of {self._config.model.name} cannot be split: {layer} depends on all of one"
+        elif size == 1:
+            unsplit = "even single samples do not fit"
+        else:
+            self._micro_batch = (size + 1) // 2
+            self._tell("micro_batch", function, (size, self._micro_batch), reason)
+            return
+        text = f"{error}. Nothing is left to adapt: {held}; {unsplit}"
+        raise NothingFits(text, error.limit_bytes) from error
+
+    def _tell(self, what: Adaptable, function: str, sizes: tuple[int, int], reason: str) -> None:
+        before, after = sizes
+        adaptation = Adaptation(what, function, self._rank, self._round, before, after, reason)
+        log.warning("round %d: %s: %s", self._round, described(adaptation), reason)
+        self._on_adapted(adaptation)
+
+
+def described(adaptation: Adaptation) -> str:
+    """Return what changed in a few words, without the reason."""
+    before, after = adaptation.before, adaptation.after
+    if adaptation.what == "memory_limit":
+        text = f"memory limit of {adaptation.function} {mib(before)} → {mib(after)}"
+    elif adaptation.what == "micro_batch":
+        text = f"micro-batch {before} → {after} samples"
+    else:
+        text = f"invocations at once {before} → {after}"
+    return f"{text}, {adaptation.times} times" if adaptation.times > 1 else text
+
+
+def merged(adaptations: Iterable[Adaptation]) -> list[Adaptation]:
+    """Return the adaptations in the order of rounds and peers; equal ones are one, with the first reason."""
+    found: dict[tuple[str, str, int, int], Adaptation] = {}
+    for each in sorted(adaptations, key=lambda each: (each.round, each.peer)):
+        change = (each.what, each.function, each.before, each.after)
+        first = found.get(change)
+        found[change] = each if first is None else replace(first, times=first.times + each.times)
+    return list(found.values())
