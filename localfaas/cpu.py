@@ -4,32 +4,20 @@ Source: https://docs.kernel.org/scheduler/sched-bwc.html and .../admin-guide/cgr
     the group is that of the replica's memory, for a process is in one only.
 """
 
-import asyncio
 import logging
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from localfaas.memory.cgroup import CgroupGroup, CgroupMemory
 from localfaas.memory.choose import find_groups
 from localfaas.memory.interface import MemoryController, MemoryGroup
+from localfaas.side_groups import GroupLimit, InMemoryGroup, SideGroups
 
 _log = logging.getLogger(__name__)
 
 _PERIOD_MICROSECONDS = 100_000
 # The least that the kernel takes.
 _LEAST_QUOTA_MICROSECONDS = 1_000
-
-
-class CpuLimit(Protocol):
-    """The CPU limit of one replica."""
-
-    join_paths: tuple[str, ...]
-    """Files that the replica writes `0` to before anything else, besides those of its memory."""
-
-    async def remove(self) -> None:
-        """Leave nothing of it; the replica's processes have been killed."""
 
 
 class CpuController(Protocol):
@@ -42,7 +30,7 @@ class CpuController(Protocol):
     def directories(self) -> tuple[Path, ...]:
         """Of groups that are not the memory's."""
 
-    def create(self, replica: str, cpus: float, memory: MemoryGroup) -> CpuLimit:
+    def create(self, replica: str, cpus: float, memory: MemoryGroup) -> GroupLimit:
         """Return the limit of a replica about to start, which has that memory group.
 
         Raises:
@@ -64,7 +52,7 @@ def choose_cpu_controller(
     mounts: Path = Path("/proc/self/mountinfo"),
 ) -> CpuController | None:
     """Return what can limit CPU for the gateway of that identity, or None where nothing can."""
-    if isinstance(memory, CgroupMemory) and memory.passes_cpu_on:
+    if isinstance(memory, CgroupMemory) and "cpu" in memory.passed_on:
         return UnifiedCpu()
     try:
         parent = find_groups(own_groups.read_text(), mounts.read_text())["cpu"]
@@ -84,11 +72,11 @@ class UnifiedCpu:
     description = "CPU limits are held by the kernel: cgroup v2, in the groups of the memory limits"
     directories: tuple[Path, ...] = ()
 
-    def create(self, replica: str, cpus: float, memory: MemoryGroup) -> CpuLimit:
+    def create(self, replica: str, cpus: float, memory: MemoryGroup) -> GroupLimit:
         """Limit the group; see the interface."""
         assert isinstance(memory, CgroupGroup)
         (memory.path / "cpu.max").write_text(f"{_quota_microseconds(cpus)} {_PERIOD_MICROSECONDS}")
-        return _InMemoryGroup()
+        return InMemoryGroup()
 
     def sweep(self) -> None:
         """Find nothing: the groups are the memory's."""
@@ -97,48 +85,18 @@ class UnifiedCpu:
         """Leave the groups to the memory's."""
 
 
-class _InMemoryGroup:
-    join_paths: tuple[str, ...] = ()
-
-    async def remove(self) -> None:
-        """Leave the group to the memory's."""
-
-
-class SeparateCpu:
-    """Every limited replica in a group of its own in version 1, `<parent>/localfaas-<identity>/<replica>`.
+class SeparateCpu(SideGroups):
+    """Every limited replica in a group of its own in version 1.
 
     Raises:
         OSError: no group can be made.
     """
 
     def __init__(self, parent: Path, identity: str) -> None:
+        super().__init__(parent, identity, "cpu.cfs_quota_us")
         self.description = f"CPU limits are held by the kernel: cgroup v1 under {parent}"
-        self._directory = parent / f"localfaas-{identity}"
-        self.directories = (self._directory,)
-        self._directory.mkdir(exist_ok=True)
-        if not os.access(self._directory / "cpu.cfs_quota_us", os.W_OK):
-            self._directory.rmdir()
-            raise PermissionError(f"{self._directory} takes no quota")
 
-    def create(self, replica: str, cpus: float, memory: MemoryGroup) -> CpuLimit:
+    def create(self, replica: str, cpus: float, memory: MemoryGroup) -> GroupLimit:
         """Make a group; see the interface."""
-        group = CgroupGroup(self._directory / replica, version=1)
-        group.path.mkdir()
-        try:
-            (group.path / "cpu.cfs_period_us").write_text(str(_PERIOD_MICROSECONDS))
-            (group.path / "cpu.cfs_quota_us").write_text(str(_quota_microseconds(cpus)))
-        except OSError:
-            group.path.rmdir()
-            raise
-        return group
-
-    def sweep(self) -> None:
-        """Kill and remove leftover groups; see the interface."""
-        for child in self._directory.iterdir():
-            if child.is_dir():
-                asyncio.run(CgroupGroup(child, version=1).remove())
-
-    def close(self) -> None:
-        """Remove the directory of the groups."""
-        with suppress(OSError):
-            self._directory.rmdir()
+        quota = str(_quota_microseconds(cpus))
+        return self.make(replica, {"cpu.cfs_period_us": str(_PERIOD_MICROSECONDS), "cpu.cfs_quota_us": quota})

@@ -23,6 +23,10 @@ _MICROSECOND = 1e-6
 # A charge is tried against the limit with swap first, where recent kernels count no failure. So that one is
 # above the limit proper by more than a charge, at most a huge page, can be.
 SWAP_MARGIN_BYTES = 4 << 20
+PROCESSES_FILE = "pids.max"
+"""The most processes of a group; in a hierarchy of its own under version 1."""
+
+_SIDE_CONTROLLERS = ("cpu", "pids")
 _REMOVE_ATTEMPTS = 200
 _REMOVE_PAUSE_SECONDS = 0.01
 
@@ -79,7 +83,9 @@ class CgroupMemory:
     ) -> None:
         self.name = f"cgroup-v{version}"
         self.description = f"memory limits are held by the kernel: cgroup v{version} under {parent}"
-        self.passes_cpu_on = False
+        self.passed_on: frozenset[str] = frozenset()
+        """Controllers besides memory that its groups of version 2 have."""
+
         self._version = version
         self._directory = parent / f"localfaas-{identity}"
         self._prepare(parent)
@@ -97,9 +103,10 @@ class CgroupMemory:
             control = self._directory / "cgroup.subtree_control"
             control.write_text("+memory")
             with suppress(OSError):
-                if "cpu" in (self._directory / "cgroup.controllers").read_text().split():
-                    control.write_text("+cpu")
-                    self.passes_cpu_on = True
+                offered = (self._directory / "cgroup.controllers").read_text().split()
+                for controller in set(_SIDE_CONTROLLERS).intersection(offered):
+                    control.write_text(f"+{controller}")
+                    self.passed_on |= {controller}
 
     def create(self, replica: str, limit_bytes: int | None) -> MemoryGroup:
         """Return a new group with that limit; see the interface."""
@@ -209,8 +216,11 @@ class CgroupGroup:
         return used
 
     def kill(self) -> None:
-        """Kill every process of the group."""
+        """Kill every process of the group, which has no more children from now on, where that can be held."""
         for place in self._places:
+            with suppress(OSError):
+                if (place / PROCESSES_FILE).exists():
+                    (place / PROCESSES_FILE).write_text("0")
             with suppress(OSError):
                 for pid in (place / "cgroup.procs").read_text().split():
                     with suppress(ProcessLookupError):

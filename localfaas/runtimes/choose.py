@@ -6,8 +6,9 @@ from localfaas.config import GatewayConfig, StatePaths
 from localfaas.cpu import choose_cpu_controller
 from localfaas.group_record import GroupRecord
 from localfaas.memory import choose_memory_controller
+from localfaas.process_limit import choose_process_limiter
 from localfaas.runtimes.interface import Runtime
-from localfaas.runtimes.process import ProcessRuntime
+from localfaas.runtimes.process import Controllers, ProcessRuntime
 
 _log = logging.getLogger(__name__)
 
@@ -38,5 +39,10 @@ def create_runtime(config: GatewayConfig, paths: StatePaths) -> Runtime:
     if cpu is not None:
         _log.info("%s", cpu.description)
         cpu.sweep()
-    record.note([*memory.directories, *(cpu.directories if cpu else ())])
-    return ProcessRuntime(paths.images, paths.create_socket_directory(), memory, cpu)
+    limiter = choose_process_limiter(memory, paths.identity)
+    if limiter is not None:
+        _log.info("%s", limiter.description)
+        limiter.sweep()
+    others = [each for each in (cpu, limiter) if each is not None]
+    record.note([*memory.directories, *(place for each in others for place in each.directories)])
+    return ProcessRuntime(paths.images, paths.create_socket_directory(), Controllers(memory, cpu, limiter))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 # So much of a flood is taken at once that the other functions hardly notice.
 _CHUNK_BYTES = 1 << 14
 _MAX_LINE_BYTES = 8 << 10
+# As much as a pipe may hold, so that one who goes on writing is not waited for.
+_MAX_LEFT_BYTES = 1 << 20
 
 
 class LogPipe:
@@ -31,9 +33,10 @@ class LogPipe:
         os.close(self.write_fd)
 
     def close(self) -> None:
-        """Take what is left in the pipe, its last line whole or not, and close it."""
-        while self._is_open and self._read():
-            pass
+        """Take what is left in the pipe, its last line whole or not, and close it, whoever still writes."""
+        for _ in range(_MAX_LEFT_BYTES // _CHUNK_BYTES):
+            if not self._is_open or not self._read():
+                break
         self._close()
 
     def _read(self) -> bool:

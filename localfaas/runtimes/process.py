@@ -7,22 +7,25 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localfaas.cpu import CpuController, CpuLimit
+from localfaas.cpu import CpuController
 from localfaas.deployments import Deployment
 from localfaas.errors import BadRequest, StartFailed
 from localfaas.images import ImageEntry, find_image
 from localfaas.logs import FunctionLog
 from localfaas.memory import MemoryController, MemoryGroup, MemoryUsage
+from localfaas.process_limit import ProcessLimiter
 from localfaas.runtimes.environment import common_environment
 from localfaas.runtimes.interface import READY_PATHS, Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
 from localfaas.runtimes.log_pipe import LogPipe
 from localfaas.runtimes.upstream_url import Addresses, UpstreamUrl, parse_upstream_url
 from localfaas.runtimes.warm_client import Ended, WarmParentClient
+from localfaas.side_groups import GroupLimit
 from localfaas.upstream import Address
 from localfaas.watchdog_options import FORKING_MODES, parse_watchdog_options
 
@@ -53,7 +56,7 @@ class ProcessReplica:
         self.name = name
         self.address = address
         self.has_backlog = True
-        self.cpu_limit: CpuLimit | None = None
+        self.limits: list[GroupLimit] = []
         self.pid = 0
         self.exited: asyncio.Future[ReplicaExit] = asyncio.get_running_loop().create_future()
         self.group = group
@@ -92,19 +95,56 @@ class ProcessReplica:
     async def release(self) -> MemoryUsage:
         """Return the last figures, and leave no process, pipe, socket or control group of the replica."""
         usage = self.group.usage()
+        for limit in self.limits:
+            limit.kill()
         self.group.kill()
         self.pipe.close()
         if isinstance(self.address, str):
             Path(self.address).unlink(missing_ok=True)
-        if self.cpu_limit is not None:
-            await self.cpu_limit.remove()
-        await self.group.remove()
+        await self.remove_groups()
         return usage
+
+    async def remove_groups(self) -> None:
+        """Leave none of its control groups; its processes have been killed."""
+        for limit in self.limits:
+            await limit.remove()
+        await self.group.remove()
 
     @property
     def join_paths(self) -> tuple[str, ...]:
         """Files of all its control groups; see `MemoryGroup`."""
-        return self.group.join_paths + (self.cpu_limit.join_paths if self.cpu_limit else ())
+        return self.group.join_paths + tuple(path for limit in self.limits for path in limit.join_paths)
+
+
+@dataclass(frozen=True)
+class Controllers:
+    """What holds the limits of processes here."""
+
+    memory: MemoryController
+    cpu: CpuController | None = None
+    limiter: ProcessLimiter | None = None
+
+    def create_limits(self, replica: str, cpus: float, group: MemoryGroup) -> Iterator[GroupLimit]:
+        """Yield the limits besides memory of a replica about to start.
+
+        Args:
+            replica: its name.
+            cpus: that it may use, 0 for no limit.
+            group: of its memory.
+
+        Raises:
+            OSError: the next cannot be made.
+        """
+        if self.limiter is not None:
+            yield self.limiter.create(replica, group)
+        if self.cpu is not None and cpus:
+            yield self.cpu.create(replica, cpus, group)
+
+    def close(self) -> None:
+        """Leave nothing of the mechanisms; all limits have been removed."""
+        for controller in (self.memory, self.cpu, self.limiter):
+            if controller is not None:
+                controller.close()
 
 
 class ProcessLauncher:
@@ -155,18 +195,16 @@ class ProcessRuntime:
 
     name = "process"
 
-    def __init__(
-        self, images: Path, socket_directory: Path, memory: MemoryController, cpu: CpuController | None
-    ) -> None:
+    def __init__(self, images: Path, socket_directory: Path, controllers: Controllers) -> None:
         """Look images up in the map `images`; keep sockets in `socket_directory`, cleared of older ones."""
-        self.can_limit_cpu = cpu is not None
-        self._cpu = cpu
+        memory = controllers.memory
+        self.can_limit_cpu = controllers.cpu is not None
+        self._controllers = controllers
         self._addresses = Addresses()
         self.memory_source = memory.name
         self.memory_description = memory.description
         self._images = images
         self._sockets = socket_directory
-        self._memory = memory
         self._parents: dict[_ParentKey, WarmParentClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for leftover in socket_directory.glob("*.sock"):
@@ -238,9 +276,7 @@ class ProcessRuntime:
         self._parents.clear()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._memory.close()
-        if self._cpu is not None:
-            self._cpu.close()
+        self._controllers.close()
         with suppress(OSError):
             self._sockets.rmdir()
 
@@ -264,15 +300,12 @@ class ProcessRuntime:
             pipe = LogPipe(spec.log.append)
             undo.callback(pipe.close)
             undo.callback(pipe.close_writing)
-            group = self._memory.create(spec.name, launcher.memory_limit_bytes)
+            group = self._controllers.memory.create(spec.name, launcher.memory_limit_bytes)
             replica = ProcessReplica(spec.name, address, group, pipe)
             replica.ready_paths, replica.has_backlog = launcher.ready_paths, launcher.upstream is None
-            if self._cpu is not None and launcher.cpu_limit:
-                try:
-                    replica.cpu_limit = self._cpu.create(spec.name, launcher.cpu_limit, group)
-                except OSError:
-                    self._spawn(group.remove())
-                    raise
+            undo.callback(lambda: self._spawn(replica.remove_groups()))
+            for limit in self._controllers.create_limits(spec.name, launcher.cpu_limit, group):
+                replica.limits.append(limit)
             undo.pop_all()
         return replica, listening
 

@@ -7,8 +7,10 @@ case $Http_Query in
     print=*) echo "$value" >&2 ;;
     flood=*) head -c "$value" /dev/zero | tr '\0' x | fold -w 1000 >&2 ;;
     sleep=*) sleep "$value" ;;
+    ignore=*) trap '' TERM; sleep "$value" ;;
     hungry=*) head -c "$value" /dev/zero | tail -c "$value" >/dev/null ;;
     write=*) echo written >"$value" && cat "$value" ;;
+    fork=*) while [ "$((value -= 1))" -ge 0 ]; do sleep 600 >/dev/null 2>&1 & done; echo forked ;;
     fill=*) cat /dev/zero 2>&1 >"$value" ;;
     size=*) stat -c %s "$value" ;;
     id=*) id ;;

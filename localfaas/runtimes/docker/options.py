@@ -10,6 +10,7 @@ from docker.types import LogConfig
 
 from localfaas.deployments import NAME_LABEL, Deployment
 from localfaas.memory.cgroup import SWAP_MARGIN_BYTES
+from localfaas.process_limit import MAX_PROCESSES
 from localfaas.quantities import parse_cpus, parse_memory_bytes
 from localfaas.runtimes.environment import common_environment
 
@@ -31,7 +32,6 @@ _FORMAT = 2
 # What the Engine grants by default and a function has no use for. Those that an image needs to start as root
 # and go on as somebody else stay.
 _DROPPED_CAPABILITIES = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SETPCAP", "SYS_CHROOT"]
-_MAX_PROCESSES = 1_024
 # Of its memory limit, as the kernel gives a file system in memory half of the machine's.
 _TMP_SHARE_OF_MEMORY = 0.5
 _LOG_OPTIONS = {"max-size": "8m", "max-file": "2"}
@@ -105,7 +105,7 @@ def host_options(
         "init": True,
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": _DROPPED_CAPABILITIES,
-        "pids_limit": _MAX_PROCESSES,
+        "pids_limit": MAX_PROCESSES,
         "log_config": LogConfig(type=LogConfig.types.JSON, config=_LOG_OPTIONS),
         **_memory_options(deployment, facts.cgroup_version),
         **_cpu_options(deployment.limits, deployment.requests, facts.num_cpus),

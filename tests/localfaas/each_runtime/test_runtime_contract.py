@@ -1,74 +1,18 @@
 """What every runtime does alike: one function, `containers/probe.sh`, as a process and in a container."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from docker_images import (
-    CONTEXT,
-    busybox_image,
-    containers,
-    control_groups,
-    networks,
-    require_docker,
-)
+from each_runtime import is_nothing_left, wait_available
 from parts import missing
-
-from localfaas.config import StatePaths
 
 pytestmark = pytest.mark.slow
 
 TWO_REPLICAS = {"com.openfaas.scale.min": "2", "com.openfaas.scale.max": "5"}
-
-
-@pytest.fixture(scope="module")
-def docker_image() -> Iterator[str]:
-    require_docker()
-    with busybox_image() as name:
-        yield name
-
-
-@pytest.fixture(params=["process", "docker"])
-def runtime(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def image(runtime: str, request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("docker_image")) if runtime == "docker" else "test/probe"
-
-
-@pytest.fixture
-def gateway(runtime: str, image: str, make_gateway: Callable[..., Any]) -> Any:
-    """A gateway of one runtime that knows the probe's image."""
-    live = make_gateway("--runtime", runtime, "--pull-policy", "never")
-    if runtime == "process":
-        command = f"sh {CONTEXT / 'probe.sh'}"
-        live.run("image", "add", image, "--command", command, "--env", "from_image=yes", "--mode", "classic")
-    return live
-
-
-@pytest.fixture
-def deploy(gateway: Any, image: str) -> Callable[..., None]:
-    """Deploy the probe as `fn`, and wait for its replicas."""
-
-    def do(method: str = "POST", **fields: Any) -> None:
-        body = {"service": "fn", "image": image, **fields}
-        reply = gateway.system(method, "functions", json=body)
-        assert reply.status_code == 202, reply.text
-        replicas = int(fields.get("labels", {}).get("com.openfaas.scale.min", 1))
-        wait_available(gateway, replicas)
-
-    return do
-
-
-def wait_available(gateway: Any, replicas: int) -> None:
-    """Return once `fn` has so many replicas that answer."""
-    gateway.until(lambda: gateway.status("fn")["availableReplicas"] == replicas, f"{replicas} replicas of fn")
 
 
 def test_every_part_of_a_request_reaches_the_function(gateway: Any, deploy: Callable[..., None]) -> None:
@@ -327,7 +271,7 @@ def test_sigterm_leaves_nothing_running(
     assert gateway.stop() == 0
 
     assert not any(running(pid) for pid in pids)
-    assert_nothing_left(gateway.state_dir, runtime)
+    assert is_nothing_left(gateway.state_dir, runtime)
 
 
 def test_remove_leaves_nothing_of_the_function(
@@ -342,14 +286,3 @@ def test_remove_leaves_nothing_of_the_function(
     gateway.until(lambda: is_nothing_left(gateway.state_dir, runtime), "nothing is left")
     gateway.until(lambda: not list((gateway.state_dir / "mounts").iterdir()), "no copies of secrets")
     assert not (gateway.state_dir / "logs" / "fn.log").exists()
-
-
-def is_nothing_left(state_dir: Path, runtime: str) -> bool:
-    identity = StatePaths(state_dir).identity
-    if runtime == "docker":
-        return not containers(identity) and not networks(identity)
-    return not list(state_dir.glob("run/*.sock")) and not control_groups(f"localfaas-{identity}/")
-
-
-def assert_nothing_left(state_dir: Path, runtime: str) -> None:
-    assert is_nothing_left(state_dir, runtime)
