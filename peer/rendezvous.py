@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
 from peer.messages import MessageType, PeerManifest, ReducedManifest, StoredObject
+from peer.phases import PhaseClock
 from peer.store import keys
-from peer.store.retry import Patience, retry
+from peer.store.retry import Patience
 from peer.store.s3 import Store
 
 _UNTIL_LOST = Patience(total_seconds=math.inf, first_seconds=0.003, longest_seconds=0.1)
@@ -22,16 +23,24 @@ class Rendezvous:
         run: the run's name.
         generation: raised by every `resume`, so that nothing older can be read.
         num_peers: how many manifests make a round.
+        clock: counts the time in which others' manifests are not there yet.
     """
 
     def __init__(
-        self, store: Store, membership: Membership, run: str, generation: int, num_peers: int
+        self,
+        store: Store,
+        membership: Membership,
+        run: str,
+        generation: int,
+        num_peers: int,
+        clock: PhaseClock,
     ) -> None:
         self._store = store
         self._membership = membership
         self._run = run
         self._generation = generation
         self.num_peers = num_peers
+        self._clock = clock
 
     def publish(self, manifest: PeerManifest) -> None:
         """Make this peer's part of a round visible. Everything that it names is stored already.
@@ -102,4 +111,4 @@ class Rendezvous:
                 watch.check()
                 raise
 
-        return retry(probe, _UNTIL_LOST, is_retryable=lambda error: isinstance(error, ObjectMissing))
+        return self._clock.wait_for(probe, _UNTIL_LOST)

@@ -167,8 +167,10 @@ class _Session:
 
         try:
             dataset = catalogue.find(store, config.dataset)
-            rendezvous = Rendezvous(store, self.membership, config.run, start.generation, config.num_peers)
-            published = Weights(store, garbage, config.run, self.rank, config.num_peers)
+            rendezvous = Rendezvous(
+                store, self.membership, config.run, start.generation, config.num_peers, clock
+            )
+            published = Weights(store, garbage, config.run, self.rank, config.num_peers, clock)
             checkpoints = Checkpoints(
                 store,
                 garbage,

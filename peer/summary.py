@@ -50,7 +50,7 @@ class Summary(Message, frozen=True):
     `object_bytes`: `put` and `get` by peers, `function_put` by functions. `peak_function_mb` is the largest
     resident set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
     `functions` and `slowest` tell which function is short of memory, and which peer is slow, by phase; the
-    others wait for a slow one in their `exchange`. `adaptations` are what the run has changed of itself.
+    others `wait` for a slow one. `adaptations` are what the run has changed of itself.
     """
 
     run: str

@@ -6,8 +6,9 @@ from peer.errors import ObjectMissing
 from peer.garbage import Garbage
 from peer.learning.flat import FlatState
 from peer.messages import StoredObject
+from peer.phases import PhaseClock
 from peer.store import keys, tensors
-from peer.store.retry import Patience, retry
+from peer.store.retry import Patience
 from peer.store.s3 import Store
 
 _ROUNDS_KEPT = 2
@@ -38,14 +39,18 @@ class Weights:
         run: the run's name.
         rank: this peer; it writes (and later deletes) the weights of the rounds r with r mod P = rank.
         num_peers: P.
+        clock: counts the time in which another peer's weights are not there yet.
     """
 
-    def __init__(self, store: Store, garbage: Garbage, run: str, rank: int, num_peers: int) -> None:
+    def __init__(
+        self, store: Store, garbage: Garbage, run: str, rank: int, num_peers: int, clock: PhaseClock
+    ) -> None:
         self._store = store
         self._garbage = garbage
         self._run = run
         self._rank = rank
         self._num_peers = num_peers
+        self._clock = clock
         self._recent: deque[tuple[int, str]] = deque()
         self._kept: set[str] = set()
 
@@ -87,7 +92,7 @@ class Weights:
                 raise ObjectMissing(f"{key} is not there yet")
 
         try:
-            retry(probe, _WAIT_FOR_WRITER, is_retryable=lambda error: isinstance(error, ObjectMissing))
+            self._clock.wait_for(probe, _WAIT_FOR_WRITER)
         except ObjectMissing:
             return False
         return True

@@ -7,7 +7,7 @@ from dashboards.source.frame import Row, Spec, peers, runs
 from dashboards.source.panels import About, Query, bars, grew, lines, marks, numbers
 
 _P = '{run=~"$run", peer=~"$peer"}'
-_OWN = '{run=~"$run", peer=~"$peer", phase!="exchange"}'
+_OWN = '{run=~"$run", peer=~"$peer", phase!="wait"}'
 _BY_PEERS = '{run=~"$run", peer=~"$peer", kind!="function_put"}'
 _NAME = "peer {{peer}}"
 
@@ -40,13 +40,13 @@ _straggler_now = bars(
 )
 _waiting_now = bars(
     About(
-        "Waiting in the exchange, of a round",
-        "Share of a round from putting the own gradient to having the mean of everybody's; with in_function "
-        "the function aggregate works then, too. The slow peer waits least.",
+        "Waiting for others, of a round",
+        "Share of a round in which a peer waits for what others have not published yet. The slow peer waits "
+        "least.",
         units.PercentUnit,
         0,
     ),
-    [Query('avg by (peer) (peer:phase_seconds:ratio{run=~"$run", peer=~"$peer", phase="exchange"})', _NAME)],
+    [Query('avg by (peer) (peer:phase_seconds:ratio{run=~"$run", peer=~"$peer", phase="wait"})', _NAME)],
     colours=style.BY_PEER,
     largest=1,
 )
@@ -91,29 +91,44 @@ _rounds = lines(
     [Query(f"max by (peer) (peer:round_seconds:rate5m{_P})", _NAME)],
     colours=style.BY_PEER,
 )
+_phases_now = bars(
+    About(
+        "Where a round's time goes, by peer",
+        "The longest phases of any peer, in seconds of a round; waiting is left out. What one peer alone "
+        "has on top is what makes it slow: publish and exchange are its way to the store, compute its part "
+        "of the replicas, average and update its processor.",
+        units.Seconds,
+        2,
+    ),
+    [
+        Query(
+            "sort_desc(topk(8, "
+            f"sum by (peer, phase) (increase(peerless_phase_seconds_total{_OWN}[$__range])) "
+            f"/ on (peer) group_left () sum by (peer) (increase(peerless_rounds_total{_P}[$__range]))))",
+            "{{phase}}, peer {{peer}}",
+            at_end=True,
+        )
+    ],
+    colours=style.BY_PHASE,
+    title_size=11,
+)
 _own = lines(
     About(
         "Own work a round",
         "Seconds of a round in which a peer does not wait for others, over five minutes.",
         units.Seconds,
     ),
-    [
-        Query(
-            f"sum by (peer) (peer:phase_seconds:ratio{_OWN} "
-            f"* on (run, peer) group_left () peer:round_seconds:rate5m{_P})",
-            _NAME,
-        )
-    ],
+    [Query(f"max by (peer) (peer:own_seconds:rate5m{_P})", _NAME)],
     colours=style.BY_PEER,
 )
 _waiting = lines(
     About(
-        "Waiting in the exchange",
-        "Share of a round that goes into the exchange, by peer. If all wait long, the store is slow, not a "
-        "peer.",
+        "Waiting for others",
+        "Share of a round in which a peer waits for what others have not published yet. One line far below "
+        "the others is a slow peer; if none is, they hold each other up in turn.",
         units.PercentUnit,
     ),
-    [Query('avg by (peer) (peer:phase_seconds:ratio{run=~"$run", peer=~"$peer", phase="exchange"})', _NAME)],
+    [Query('avg by (peer) (peer:phase_seconds:ratio{run=~"$run", peer=~"$peer", phase="wait"})', _NAME)],
     colours=style.BY_PEER,
     largest=1,
 )
@@ -185,8 +200,8 @@ SPEC = Spec(
     rows=[
         Row(7, [(8, _own_now), (8, _straggler_now), (8, _waiting_now)]),
         Row(4, [(6, _peers_now), (6, _bytes_a_round), (6, _compression), (6, _retries_now)]),
-        Row(9, [(8, _own), (8, _waiting), (8, _rounds)], title="Peers"),
-        Row(9, [(8, _last_round), (8, _bytes), (8, _invocations)]),
+        Row(9, [(8, _phases_now), (8, _own), (8, _waiting)], title="Peers"),
+        Row(9, [(6, _rounds), (6, _last_round), (6, _bytes), (6, _invocations)]),
         Row(9, [(12, _function_phases), (12, _retries)], title="Invocations"),
     ],
 )

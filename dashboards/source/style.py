@@ -18,6 +18,7 @@ PHASES = {
     "compute": "#B877D9",
     "average": "#8AB8FF",
     "exchange": "#FF9830",
+    "wait": "#9FA7B3",
     "update": "#73BF69",
     # of an invocation, beside compute
     "load_model": "#CA95E5",

@@ -8,7 +8,7 @@ from dashboards.source.links import to_functions, to_peers
 from dashboards.source.panels import About, Query, bars, lines, numbers, states
 
 _RUN = '{run=~"$run"}'
-_OWN = '{run=~"$run", phase!="exchange"}'
+_OWN = '{run=~"$run", phase!="wait"}'
 
 _progress = numbers(
     About(
@@ -76,8 +76,8 @@ _alerts_now = numbers(
 _phases_now = bars(
     About(
         "Where a round's time goes",
-        "Share of a round by phase, mean of the peers. Much exchange: one peer is slower than the others, "
-        "or the store is. Much compute: the functions are the limit.",
+        "Share of a round by phase, mean of the peers. Much wait: one peer is slower than the others. "
+        "Much exchange: the store is. Much compute: the functions are the limit.",
         units.PercentUnit,
         0,
     ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from peer.adaptation import described
+from peer.phases import WAIT
 
 if TYPE_CHECKING:
     from peer.runs import RunListing
@@ -116,8 +117,8 @@ def _adapted(summary: "Summary") -> None:
 
 
 def _slowest(summary: "Summary") -> None:
-    """Name the peer that held the others up most: in `exchange` they wait for it."""
-    own = {phase: slowest for phase, slowest in summary.slowest.items() if phase != "exchange"}
+    """Name the peer that held the others up most, who wait for it."""
+    own = {phase: slowest for phase, slowest in summary.slowest.items() if phase != WAIT}
     if not own:
         return
     phase = max(own, key=lambda each: own[each].seconds - own[each].median_seconds)

@@ -8,14 +8,14 @@ from statistics import median
 from peer.dashboard.rounds_file import RoundLine
 from peer.dashboard.scrape import Scrape
 from peer.dashboard.state import LaneRound, PeerLane
-from peer.phases import PHASES
+from peer.phases import PHASES, WAIT
 
 _LANE_ROUNDS = 60
 _RECENT_ROUNDS = 20
 _SLOWER_BY = 1.5
 _LEAST_SHARE = 0.1
 _MOST_PEERS = 256
-_EXCHANGE = PHASES.index("exchange")
+_WAIT = PHASES.index(WAIT)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class PeerHistory:
         """
         ranks = sorted(self._peers.keys() | members.keys())[:_MOST_PEERS]
         means = {rank: _mean(self._peers[rank].rounds) for rank in ranks if rank in self._peers}
-        own = {rank: sum(mean) - mean[_EXCHANGE] for rank, mean in means.items() if any(mean)}
+        own = {rank: sum(mean) - mean[_WAIT] for rank, mean in means.items() if any(mean)}
         lanes = []
         for rank in ranks:
             status, host = members.get(rank, ("", ""))
@@ -145,7 +145,7 @@ def is_slow(rank: int, own_seconds: Mapping[int, float], round_seconds: float) -
     """Return whether a peer keeps the others waiting.
 
     It works half as long again as the median of the others, and that is a tenth of the round or more. What
-    counts is its own work: in the exchange every peer waits for the slowest.
+    counts is its own work: the rest of a round it waits for the slowest.
     """
     others = [seconds for other, seconds in own_seconds.items() if other != rank]
     if rank not in own_seconds or not others:

@@ -125,7 +125,7 @@ class LaneRound(Message, frozen=True):
 
 
 class PeerLane(Message, frozen=True):
-    """One peer. `own_seconds` is a round without the exchange, in which it mostly waits for the others.
+    """One peer. `own_seconds` is a round without what the peer waits for the others.
 
     Seconds are means of its last rounds; counts are of the run. `origin` is `rounds.jsonl` or `/metrics`,
     where rounds between two readings are shown as their mean.

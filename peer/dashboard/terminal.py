@@ -16,7 +16,8 @@ _PHASE_STYLES = {
     "evaluate": "magenta",
     "compute": "blue",
     "average": "red",
-    "exchange": "bright_black",
+    "exchange": "yellow",
+    "wait": "bright_black",
     "update": "white",
 }
 
@@ -63,9 +64,10 @@ def _figures(run: RunState) -> Text:
         ("held-out", run.validation_accuracy, "{:.2%}"),
         ("test", run.test_accuracy, "{:.2%}"),
         ("a round", run.round_seconds, "{:.2f} s"),
-        ("elapsed", run.elapsed_seconds, "{:.0f} s"),
     ]
     shown = [f"{name} {form.format(value)}" for name, value, form in found if value is not None]
+    if run.elapsed_seconds is not None:
+        shown.append(f"elapsed {_duration(run.elapsed_seconds)}")
     return Text("  ".join(shown))
 
 
@@ -172,4 +174,6 @@ def _bytes(value: float | None) -> str:
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

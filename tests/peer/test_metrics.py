@@ -70,7 +70,7 @@ def test_add_round_counts_what_the_record_says() -> None:
         "peerless_round": 2,
         "peerless_rounds_planned": 100,
         "peerless_last_round_timestamp_seconds": 1e9 + 1,
-        "peerless_round_seconds_sum": 6.0,
+        "peerless_round_seconds_sum": 7.0,
         "peerless_samples_total": 64,
         "peerless_loss": 2.0,
         "peerless_validation_loss": 1.5,

@@ -11,6 +11,7 @@ from peer.garbage import Garbage
 from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
 from peer.messages import OptimizerSpec, StoredObject
+from peer.phases import PhaseClock
 from peer.store import keys
 from peer.store.s3 import Store
 from peer.weights import Weights, fetch
@@ -30,7 +31,7 @@ class Peers:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.garbage = Garbage(store, is_kept=False)
-        self.weights = [Weights(store, self.garbage, "run", rank, 2) for rank in range(2)]
+        self.weights = [Weights(store, self.garbage, "run", rank, 2, PhaseClock()) for rank in range(2)]
         self.checkpoints = [
             Checkpoints(store, self.garbage, weights, "run", rank, 2)
             for rank, weights in enumerate(self.weights)
@@ -77,7 +78,7 @@ def test_weights_are_kept_for_two_rounds(store: Store) -> None:
 
 def test_weights_that_do_not_change_are_not_deleted(store: Store) -> None:
     garbage = Garbage(store, is_kept=False)
-    weights = Weights(store, garbage, "run", 0, 1)
+    weights = Weights(store, garbage, "run", 0, 1, PhaseClock())
 
     stored = [weights.publish(round_number, state(1)) for round_number in range(5)][-1]
     garbage.close()
@@ -86,12 +87,14 @@ def test_weights_that_do_not_change_are_not_deleted(store: Store) -> None:
 
 
 def test_peer_publishes_itself_if_the_writer_does_not(store: Store) -> None:
-    garbage = Garbage(store, is_kept=False)
+    garbage, clock = Garbage(store, is_kept=False), PhaseClock()
 
-    stored = Weights(store, garbage, "run", 1, 2).publish(0, state(0))
+    with clock.phase("publish"):
+        stored = Weights(store, garbage, "run", 1, 2, clock).publish(0, state(0))
     garbage.close()
 
     assert store.head(stored.key) == stored.length
+    assert clock.take()["wait"] > 1.0
 
 
 def test_newest_two_checkpoints_and_the_best_stay(store: Store) -> None:
@@ -124,7 +127,7 @@ def test_checkpoint_without_manifest_does_not_count(store: Store) -> None:
 def test_resumed_optimizer_steps_as_the_first_would_have(store: Store, name: str) -> None:
     spec = OptimizerSpec(name=name, learning_rate=0.1)  # type: ignore[arg-type]
     garbage = Garbage(store, is_kept=False)
-    weights = Weights(store, garbage, "run", 0, 1)
+    weights = Weights(store, garbage, "run", 0, 1, PhaseClock())
     checkpoints = Checkpoints(store, garbage, weights, "run", 0, 1)
     optimizer = FlatOptimizer(torch.linspace(-1, 1, 100), spec)
     gradients = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))

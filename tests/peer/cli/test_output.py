@@ -21,7 +21,7 @@ SUMMARY = Summary(
     samples=61440,
     epochs=1.12,
     train_seconds=64.0,
-    phase_seconds={"publish": 7.41, "compute": 26.48, "exchange": 26.46, "update": 0.71},
+    phase_seconds={"publish": 7.41, "compute": 26.48, "exchange": 6.46, "wait": 20.0, "update": 0.71},
     function_seconds={},
     test_accuracy=0.9783,
     test_loss=0.067,
@@ -47,7 +47,7 @@ SUMMARY = Summary(
     },
     slowest={
         "compute": SlowestPeer(3, 31.2, 26.4),
-        "exchange": SlowestPeer(0, 40.0, 20.0),
+        "wait": SlowestPeer(0, 40.0, 20.0),
         "update": SlowestPeer(1, 0.8, 0.7),
     },
 )

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 from pages import GIBIBYTE, FakeGateway, Runs, until
+from rich.console import Console
+
+from peer.dashboard.state import Curves, RunState, State
+from peer.dashboard.terminal import frame
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +38,9 @@ def begin(runs: Runs, gateway: FakeGateway) -> None:
     )
     runs.create("digits")
     for peer in range(2):
-        runs.write_round("digits", peer, 0, phase_seconds={"compute": 1.0 + 3 * peer, "exchange": 0.5})
+        # the second one's way to the store is slow, and the first one waits for it
+        seconds = {"compute": 1.0, "exchange": 0.5 + 3 * peer, "wait": 3.0 - 3 * peer}
+        runs.write_round("digits", peer, 0, phase_seconds=seconds)
         runs.beat("digits", peer, 1)
 
 
@@ -66,8 +72,22 @@ def test_top_shows_the_starved_function_and_the_slow_peer(
     assert re.search(r"^digits +running$", done.stdout, re.M)
     assert "! function gradient uses 95% of its limit of 1024 MiB" in done.stdout
     assert re.search(r"^gradient +█+░* 973 MiB of 1 GiB", done.stdout, re.M)
-    assert re.search(r"^1 slow +█+ +compute 89% +4\.50 +4\.00 +1 *$", done.stdout, re.M)
+    assert re.search(r"^1 slow +█+ +exchange 78% +4\.50 +4\.50 +1 *$", done.stdout, re.M)
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(59.4, "59 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (166512, "46 h 15 min")]
+)
+def test_times_are_said_in_units_that_a_person_reads(seconds: float, text: str) -> None:
+    run = RunState("digits", "running", elapsed_seconds=seconds, remaining_seconds=seconds)
+    console = Console(width=80)
+
+    with console.capture() as captured:
+        console.print(frame(State(0.0, "", True, [], [], run, Curves(), [], [], {}, [])))
+
+    assert f"about {text} left" in captured.get()
+    assert f"elapsed {text}\n" in captured.get()
 
 
 def test_top_as_json_is_what_the_page_answers(runs: Runs, gateway: FakeGateway, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from peer.invokers import Invoker
 from peer.learning.worker import Worker
 from peer.membership import Membership
 from peer.messages import AggregateReply, AggregateRequest, PeerManifest
+from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.store import keys
 from peer.store.s3 import Store, StoreAddress
@@ -98,7 +99,7 @@ class Group:
             membership = Membership(store, RUN, peer, LIVENESS)
             membership.claim(RunStart())
             try:
-                rendezvous = Rendezvous(store, membership, RUN, 0, num_peers)
+                rendezvous = Rendezvous(store, membership, RUN, 0, num_peers, PhaseClock())
                 manifest = PeerManifest(RUN, 0, 0, peer, membership.incarnation, weights(peer), f"cpu-{peer}")
                 return self._exchange(store, rendezvous).run(gradients[peer], manifest)
             finally:
