@@ -112,12 +112,14 @@ class Adapter:
     def _settle(self) -> None:
         """Forget attempts at other sizes; who began before now is not counted."""
         self._sizes = object()
-        self._num_tries: dict[str, int] = {}
+        self._num_tries: dict[tuple[str, int], int] = {}
         self._waiting_since: float | None = None
 
     def _ran_out(self, function: str, error: OutOfMemory) -> None:
-        self._num_tries[function] = self._num_tries.get(function, 0) + 1
-        if self._num_tries[function] < _TRIES:
+        # somebody else may have raised the limit, so attempts under each one count by themselves
+        sizes = (function, error.limit_bytes)
+        self._num_tries[sizes] = self._num_tries.get(sizes, 0) + 1
+        if self._num_tries[sizes] < _TRIES:
             return
         reason = f"{function} ran out of memory {_TRIES} times"
         if error.limit_bytes:
@@ -163,7 +165,6 @@ class Adapter:
     def _tell(self, what: Adaptable, function: str, sizes: tuple[int, int], reason: str) -> None:
         before, after = sizes
         adaptation = Adaptation(what, function, self._rank, self._round, before, after, reason)
-        log.warning("round %d: %s: %s", self._round, described(adaptation), reason)
         self._on_adapted(adaptation)
 
 

@@ -58,9 +58,10 @@ def create(
 ) -> RunConfig:
     """Return the frozen configuration of a new run, now in the store with its initial weights.
 
-    Before anything is frozen one batch is computed as every batch will be, so that what cannot work (function
-    not deployed, model too large for its memory limit, store not reachable from there) is said once, at the
-    start. If it does not fit, memory limit or micro-batch are adapted, unless the configuration forbids it.
+    Before anything is frozen one batch of the largest shard is computed as every batch will be, so that what
+    cannot work (function not deployed, model too large for its memory limit, store not reachable from there)
+    is said once, at the start. If it does not fit, memory limit or micro-batch are adapted, unless the
+    configuration forbids it.
 
     Args:
         store: its bucket exists.
@@ -89,7 +90,8 @@ def create(
         strategy, reason = choice.choose(store, config.run, stored.length, config.num_peers)
         config = replace(config, exchange=strategy)
         say(f"exchange {reason}")
-    config, seconds = _fitted(store, config, Samples(dataset, shards[0], stored), invoker, limits, say)
+    samples = Samples(dataset, max(shards, key=lambda each: each.num_samples), stored)
+    config, seconds = _fitted(store, config, samples, invoker, limits, say)
     if config.local_steps * seconds > config.invocation_seconds:
         raise ConfigurationError(
             f"{config.local_steps} steps take about {config.local_steps * seconds:.0f} s, "

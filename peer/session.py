@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from peer import checkpoint, exchange, profiles, weights
-from peer.adaptation import Adapter
+from peer.adaptation import Adapter, described
 from peer.checkpoint import Checkpoints
 from peer.compute import Compute, Means
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart, check_versions, is_adaptive
@@ -139,6 +139,7 @@ class _Accounts:
         self.metrics.add_retry(error)
 
     def add_adaptation(self, adaptation: Adaptation) -> None:
+        log.warning("round %d: %s: %s", adaptation.round, described(adaptation), adaptation.reason)
         self.work.add_adaptation(adaptation)
         self.metrics.add_adaptation(adaptation)
 
@@ -202,7 +203,7 @@ class _Session:
         finally:
             fan_out.close()
             garbage.close()
-        return peer_result(self.rank, outcome)
+        return peer_result(self.rank, outcome, work.take()["adaptations"])
 
     def _keep(self, outcome: Outcome, dataset: DatasetManifest, adapter: Adapter) -> None:
         """Leave what the run came to: its weights, and the sizes at which it fitted."""

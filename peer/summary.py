@@ -1,6 +1,6 @@
 """What a run amounts to: `summary.json`, from the records of its rounds and the results of its peers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -25,7 +25,7 @@ Number = TypeVar("Number", int, float, FunctionMemory)
 
 
 class PeerResult(Message, frozen=True):
-    """How one peer's run ended; but for `peer`, equal on all peers."""
+    """How one peer's run ended; but for `peer` and its `adaptations` after the last round, equal on all."""
 
     peer: int
     rounds: int
@@ -34,6 +34,7 @@ class PeerResult(Message, frozen=True):
     best_loss: float | None
     best_round: int
     stop_reason: str
+    adaptations: list[Adaptation] = []
 
 
 class SlowestPeer(Message, frozen=True):
@@ -81,8 +82,14 @@ class Summary(Message, frozen=True):
     adaptations: list[Adaptation] = []
 
 
-def peer_result(rank: int, outcome: Outcome) -> PeerResult:
-    """Return what the others need not know of an outcome left out."""
+def peer_result(rank: int, outcome: Outcome, adaptations: list[Adaptation]) -> PeerResult:
+    """Return what the others need not know of an outcome left out.
+
+    Args:
+        rank: this peer.
+        outcome: of its run.
+        adaptations: that no round's record has: those of the last evaluation.
+    """
     return PeerResult(
         peer=rank,
         rounds=outcome.rounds,
@@ -91,6 +98,7 @@ def peer_result(rank: int, outcome: Outcome) -> PeerResult:
         best_loss=outcome.progress.best_loss,
         best_round=outcome.progress.best_round,
         stop_reason=outcome.stop_reason,
+        adaptations=adaptations,
     )
 
 
@@ -101,7 +109,7 @@ def summarise(
 
     Args:
         config: the run's.
-        result: of any peer.
+        result: of any peer; of peer 0, which alone adapts in the last evaluation, if it ran here.
         records: of the rounds that ran here; of a round that ran twice (before and after `resume`) the last
             counts.
         num_training_samples: of the dataset; an epoch has so many.
@@ -137,8 +145,13 @@ def summarise(
         peak_function_mb=max((record.peak_function_bytes for record in last), default=0) / _MEBIBYTE,
         functions=_sums(functions),
         slowest=_slowest(last) if num_peers > 1 else {},
-        adaptations=merged([*config.adaptations, *(each for record in last for each in record.adaptations)]),
+        adaptations=merged([*config.adaptations, *_adaptations(last), *result.adaptations]),
     )
+
+
+def _adaptations(records: Sequence[RoundRecord]) -> Iterator[Adaptation]:
+    for record in records:
+        yield from record.adaptations
 
 
 def _slowest(records: Sequence[RoundRecord]) -> dict[str, SlowestPeer]:

@@ -195,6 +195,34 @@ def test_limit_that_falls_in_the_middle_of_a_run_is_adapted_to(
         assert last == {0: BATCH // 2, 1: BATCH // 2}
 
 
+def test_peer_that_alone_is_short_of_memory_has_peer_zero_raise_the_limit(starving: Starving) -> None:
+    lopsided = {"partition": "dirichlet:0.1", "seed": 2, "batch_size": 841}
+    starving.limit(AMPLE)
+    undisturbed = starving.train("lopsided", **lopsided)
+    # peer 0 has half of the samples that peer 1 has
+    between = starving.peak_bytes() * 7 // 10 // MIB * MIB
+    starving.limit(AMPLE)
+    has_fallen = []
+
+    def fall(record: RoundRecord) -> None:
+        if record.round == 0 and not has_fallen:
+            has_fallen.append(record)
+            starving.limit(between)
+
+    found = starving.train("asked", fall, largest_memory_bytes=AMPLE, **lopsided)
+
+    records = rounds.read(starving.runner.surroundings.directory / "asked" / "rounds.jsonl")
+    assert {(record.round, record.peer): record.peer_samples for record in records}[0, 0] == 439
+    assert "OutOfMemory" not in {name for each in records if each.peer == 0 for name in each.retries}
+    assert [(each.what, each.peer, each.after) for each in found.adaptations] == [
+        ("memory_limit", 0, 2 * between)
+    ]
+    assert found.adaptations[0].reason == (
+        f"gradient of another peer ran out of memory at {between // MIB} MiB"
+    )
+    assert found.weights_sha256 == undisturbed.weights_sha256
+
+
 def test_batchnorm_without_memory_says_why_nothing_can_be_adapted(starving: Starving) -> None:
     starving.limit(48 * MIB)
 

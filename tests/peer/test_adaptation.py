@@ -125,6 +125,17 @@ def test_attempt_that_began_at_other_sizes_is_not_counted() -> None:
     assert bench.adapter.micro_batch == 8
 
 
+def test_attempts_under_another_limit_count_by_themselves() -> None:
+    bench = Bench(batch_size=16)
+    bench.run_out(error=OutOfMemory("no memory", 64 * MIB))
+
+    bench.run_out(error=OutOfMemory("no memory", 128 * MIB))
+
+    assert bench.changes() == []
+    bench.run_out(error=OutOfMemory("no memory", 128 * MIB))
+    assert bench.changes() == [("micro_batch", 16, 8)]
+
+
 def test_round_begins_at_the_common_sizes_and_counts_anew() -> None:
     bench = Bench(batch_size=16)
     bench.run_out()
