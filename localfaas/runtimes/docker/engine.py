@@ -250,14 +250,16 @@ class Engine:
             self._api.create_network(name, "bridge", options, check_duplicate=True, labels=dict(labels))
 
     def remove_network(self, name: str) -> None:
-        """Leave no network of that name.
+        """Leave no network of that name; the Engine may have several.
 
         Raises:
             EngineRefused: containers are attached to it.
             RuntimeUnavailable: the daemon does not answer.
         """
         with suppress(NoSuchObject), _translated():
-            self._api.remove_network(name)
+            for network in self._api.networks(names=[name]):
+                if network["Name"] == name:
+                    self._api.remove_network(network["Id"])
 
     def attend(
         self,

@@ -22,7 +22,7 @@ class PrivateNetwork:
         self._lock = asyncio.Lock()
 
     async def acquire(self) -> None:
-        """Have the network stay until `release`.
+        """Have the network stay until `release`; not to be cancelled, for its threads cannot be.
 
         Raises:
             EngineRefused, RuntimeUnavailable: it cannot be made; there is nothing to release.

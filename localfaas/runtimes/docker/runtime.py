@@ -103,23 +103,14 @@ class DockerRuntime:
 
     async def start(self, launcher: DockerLauncher, spec: ReplicaSpec) -> ReplicaProcess:
         """Start one replica; see `Launcher`."""
-        try:
-            await self._network.acquire()
-        except (EngineRefused, RuntimeUnavailable) as error:
-            raise StartFailed(f"its network cannot be made: {error}") from error
-        launching = self._workers.run(self._launch, launcher, spec)
+        # What a thread asks of the daemon cannot be called back: a start that is not wanted any more is
+        # brought to its end, and undone.
+        launching = asyncio.ensure_future(self._launch(launcher, spec))
         try:
             container = await asyncio.shield(launching)
         except asyncio.CancelledError:
             self._spawn(self._undo(launching))
             raise
-        except RuntimeUnavailable as error:
-            # Nobody knows what the daemon makes of it yet, nor when.
-            self._spawn(self._remove_in_time(container_name(spec.name)))
-            raise StartFailed(str(error)) from error
-        except (EngineRefused, OSError) as error:
-            await self._network.release()
-            raise StartFailed(str(error)) from error
         return self._attach(launcher, spec.name, container, spec.log)
 
     async def adopt(self, launcher: DockerLauncher, log: FunctionLog) -> list[ReplicaProcess]:
@@ -192,7 +183,27 @@ class DockerRuntime:
                 "`faas-cli build` or `localfaas build --runtime docker`, or push it where it can be pulled"
             ) from error
 
-    def _launch(self, launcher: DockerLauncher, spec: ReplicaSpec) -> StartedContainer:
+    async def _launch(self, launcher: DockerLauncher, spec: ReplicaSpec) -> StartedContainer:
+        """Return a container that has been started, and holds the network.
+
+        Raises:
+            StartFailed: it cannot be; the network is not held.
+        """
+        try:
+            await self._network.acquire()
+        except (EngineRefused, RuntimeUnavailable) as error:
+            raise StartFailed(f"its network cannot be made: {error}") from error
+        try:
+            return await self._workers.run(self._start_container, launcher, spec)
+        except RuntimeUnavailable as error:
+            # Nobody knows what the daemon makes of it yet, nor when.
+            self._spawn(self._remove_in_time(container_name(spec.name)))
+            raise StartFailed(str(error)) from error
+        except (EngineRefused, OSError) as error:
+            await self._network.release()
+            raise StartFailed(str(error)) from error
+
+    def _start_container(self, launcher: DockerLauncher, spec: ReplicaSpec) -> StartedContainer:
         """Make and start a container, in a worker thread."""
         if spec.secrets_directory is not None:
             _open_to_containers(Path(spec.secrets_directory))
@@ -204,8 +215,12 @@ class DockerRuntime:
         )
 
     async def _undo(self, launching: asyncio.Future[StartedContainer]) -> None:
-        with suppress(EngineRefused, RuntimeUnavailable, OSError):
+        """Leave nothing of a start that nobody waits for, once it has come to its end."""
+        try:
             container = await launching
+        except StartFailed:
+            return
+        with suppress(EngineRefused, RuntimeUnavailable):
             await self._workers.run(self._engine.remove, container.id)
         await self._network.release()
 

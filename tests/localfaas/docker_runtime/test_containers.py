@@ -112,6 +112,23 @@ def test_removed_function_leaves_no_volume_and_no_control_group(
     gateway.until(lambda: not control_groups(container), "no control group")
 
 
+@pytest.mark.parametrize("_", range(4))
+def test_function_removed_while_it_starts_hinders_no_other(
+    gateway: Any, identity: str, image: str, deploy: Callable[..., None], _: int
+) -> None:
+    # Two replicas: one makes the network, one waits for it. Whether the next one comes meanwhile is luck.
+    labels = {"com.openfaas.scale.min": "2"}
+    gateway.system("POST", "functions", json={"service": "gone", "image": image, "labels": labels})
+    gateway.system("DELETE", "functions", json={"functionName": "gone"})
+
+    deploy()
+
+    assert gateway.call("fn").status_code == 200
+    assert len(networks(identity)) == 1
+    gateway.system("DELETE", "functions", json={"functionName": "fn"})
+    gateway.until(lambda: not containers(identity) and not networks(identity), "nothing is left")
+
+
 def test_redirect_goes_to_the_caller(gateway: Any, deploy: Callable[..., None]) -> None:
     deploy(envVars={"destination": "http://example.com/there"})
 
