@@ -18,30 +18,50 @@ from localfaas.image_commands import image
 from localfaas.stack import load_stack
 
 _PATH = click.Path(path_type=Path)
+_STACK_FILES = (Path("stack.yaml"), Path("stack.yml"))
+
+
+def _default_stack() -> Path:
+    """Return the stack file of this folder that faas-cli takes, too."""
+    return next((path for path in _STACK_FILES if path.exists()), _STACK_FILES[-1])
 
 
 def _stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--filter", "pattern", default="*", help="Only functions whose name matches, as in 'grad*'."
     )(command)
-    return click.option("-f", "--yaml", "path", type=_PATH, default=Path("stack.yml"), show_default=True)(
-        command
-    )
+    return click.option(
+        "-f",
+        "--yaml",
+        "path",
+        type=_PATH,
+        default=_default_stack,
+        show_default="stack.yaml, else stack.yml",
+        help="The stack file.",
+    )(command)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  localfaas build
+  localfaas serve &
+  localfaas deploy --wait 60
+""",
+)
 @click.version_option(__version__)
 def cli() -> None:
-    r"""Run OpenFaaS functions on this machine, as processes or as containers.
-
-    \b
-    localfaas build -f stack.yml
-    localfaas serve &
-    localfaas deploy -f stack.yml --wait 60
-    """
+    """Run OpenFaaS functions on this machine, as processes or as containers."""
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+Examples:
+  localfaas serve --port 8080 --state-dir .localfaas
+  faas-cli login --password-stdin < .localfaas/basic-auth-password
+"""
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any.")
 @click.option("--port-fallback", is_flag=True, help="Take another port if this one is in use.")
@@ -100,12 +120,7 @@ def cli() -> None:
 )
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(verbose: bool, port_fallback: bool, behind_gateway: bool, **options: Any) -> None:
-    r"""Serve the OpenFaaS API until SIGTERM.
-
-    \b
-    localfaas serve --port 8080 --state-dir .localfaas
-    faas-cli login --password-stdin < .localfaas/basic-auth-password
-    """
+    """Serve the OpenFaaS API until SIGTERM."""
     # Here, since the other commands start several times as fast without a server and its event loop.
     from localfaas.server import serve as serve_gateway
 
@@ -120,7 +135,13 @@ def serve(verbose: bool, port_fallback: bool, behind_gateway: bool, **options: A
     run_command(lambda: serve_gateway(config))
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+Examples:
+  localfaas build -f stack.yml --filter 'gradient*'
+  localfaas build --runtime docker --build-arg BASE=python:3.12-slim
+"""
+)
 @_stack_options
 @click.option(
     "--runtime",
@@ -136,12 +157,7 @@ def serve(verbose: bool, port_fallback: bool, behind_gateway: bool, **options: A
 def build(
     path: Path, pattern: str, runtime: RuntimeName, build_args: tuple[str, ...], state_dir: Path
 ) -> None:
-    r"""Build a stack's functions, as `faas-cli build` builds their images.
-
-    \b
-    localfaas build -f stack.yml --filter 'gradient*'
-    localfaas build -f stack.yml --runtime docker --build-arg BASE=python:3.12-slim
-    """
+    """Build a stack's functions, as `faas-cli build` builds their images."""
 
     def work() -> None:
         paths = StatePaths(state_dir)
@@ -166,7 +182,12 @@ def build(
     run_command(work)
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+Example:
+  localfaas deploy -f stack.yml --gateway http://127.0.0.1:8080 --wait 60
+"""
+)
 @_stack_options
 @click.option("--gateway", "url", help="The gateway's address; by default the stack file's.")
 @click.option("--password-file", type=_PATH, help="By default the state directory's.")
@@ -182,11 +203,7 @@ def deploy(
     wait_seconds: float,
     state_dir: Path,
 ) -> None:
-    r"""Deploy a stack's functions, as `faas-cli deploy` does.
-
-    \b
-    localfaas deploy -f stack.yml --gateway http://127.0.0.1:8080 --wait 60
-    """
+    """Deploy a stack's functions, as `faas-cli deploy` does."""
 
     def work() -> None:
         stack = load_stack(path).filtered(pattern)

@@ -49,7 +49,15 @@ def image() -> None:
     """Say what runs under an image's name, where no template was built."""
 
 
-@image.command("add")
+@image.command(
+    "add",
+    epilog="""\b
+Examples:
+  localfaas image add my/sum --command sha512sum
+  localfaas image add my/server --directory ./server --mode http \\
+      --env upstream_url=http://127.0.0.1:8082 --command './server --port 8082'
+""",
+)
 @click.argument("name", metavar="IMAGE")
 @click.option(
     "--directory", type=click.Path(path_type=Path), default=Path(), help="Where it runs; by default here."
@@ -67,13 +75,7 @@ def image() -> None:
 def add(
     name: str, directory: Path, command: str, environment: tuple[str, ...], mode: str, state_dir: Path
 ) -> None:
-    r"""Make IMAGE the name of a program on this machine.
-
-    \b
-    localfaas image add my/sum --command sha512sum
-    localfaas image add my/server --directory ./server --mode http \
-        --env upstream_url=http://127.0.0.1:8082 --command './server --port 8082'
-    """
+    """Make IMAGE the name of a program on this machine."""
 
     def work() -> None:
         entry = add_image(StatePaths(state_dir), name, directory, command, environment, mode)
@@ -82,15 +84,17 @@ def add(
     run_command(work)
 
 
-@image.command("list")
+@image.command(
+    "list",
+    epilog="""\b
+Example:
+  localfaas image list
+""",
+)
 @click.option("--json", "is_json", is_flag=True, help="One array of objects.")
 @state_dir_option
 def list_(is_json: bool, state_dir: Path) -> None:
-    r"""Show every image that a function may name.
-
-    \b
-    localfaas image list
-    """
+    """Show every image that a function may name."""
 
     def work() -> None:
         entries = list_images(StatePaths(state_dir).images)
@@ -108,15 +112,17 @@ def list_(is_json: bool, state_dir: Path) -> None:
     run_command(work)
 
 
-@image.command("remove")
+@image.command(
+    "remove",
+    epilog="""\b
+Example:
+  localfaas image remove my/sum
+""",
+)
 @click.argument("name", metavar="IMAGE")
 @state_dir_option
 def remove(name: str, state_dir: Path) -> None:
-    r"""Forget an image; functions that run from it go on until they are restarted.
-
-    \b
-    localfaas image remove my/sum
-    """
+    """Forget an image; functions that run from it go on until they are restarted."""
 
     def work() -> None:
         if not remove_image(StatePaths(state_dir).images, name):

@@ -72,7 +72,8 @@ def _preload(modules: Sequence[str]) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            print(f"warm parent: cannot preload {module}: {error}", file=sys.stderr, flush=True)
+            text = f"warm parent: cannot preload {module}, and goes on without it: {error}"
+            print(text, file=sys.stderr, flush=True)
     gc.collect()
     gc.freeze()
 

@@ -87,12 +87,36 @@ def test_build_with_a_filter_builds_only_what_matches(project: Any) -> None:
     assert skipped.stdout == "two is skipped\n"
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("build",), ("deploy",)])
-def test_help_shows_an_example(tmp_path: Path, command: tuple[str, ...]) -> None:
-    done = run(tmp_path, *command, "--help")
+@pytest.mark.parametrize("name", ["stack.yml", "stack.yaml"])
+def test_build_takes_the_stack_file_that_is_there(project: Any, name: str) -> None:
+    project.add("fn")
+    (project.directory / "stack.yml").rename(project.directory / name)
+
+    done = run(project.directory, "build")
+
+    assert done.stdout.startswith("fn built as test/fn:latest in "), done.stderr
+
+
+def test_build_takes_stack_yaml_of_two_as_faas_cli_does(project: Any) -> None:
+    project.add("fn")
+    text = "provider: {name: openfaas}\nfunctions: {other: {image: a, skip_build: true}}\n"
+    (project.directory / "stack.yaml").write_text(text)
+
+    done = run(project.directory, "build")
+
+    assert done.stdout == "other is skipped\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "serve", "build", "deploy", "image add", "image list", "image remove"],
+)
+def test_help_shows_an_example_on_a_line_of_its_own(tmp_path: Path, command: str) -> None:
+    done = run(tmp_path, *command.split(), "--help")
 
     assert done.returncode == 0
-    assert "localfaas " + (command[0] if command else "build") in done.stdout
+    examples = done.stdout.partition("Example")[2].splitlines()
+    assert any(line.startswith(f"    localfaas {command}") for line in examples), done.stdout
 
 
 def test_damaged_record_stops_the_start_with_its_name(tmp_path: Path) -> None:
