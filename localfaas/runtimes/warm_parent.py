@@ -30,8 +30,10 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 _LISTEN_FD = 3
@@ -78,11 +80,29 @@ def _preload(modules: Sequence[str]) -> None:
     gc.freeze()
 
 
+def _print_what_is_outdated(modules: Iterable[ModuleType], since: float) -> None:
+    """Say so if a module's file is newer than what was imported of it, and a function may need that.
+
+    Args:
+        modules: those that were preloaded.
+        since: when that began, in seconds of the system's clock.
+    """
+    for module in modules:
+        with contextlib.suppress(OSError):
+            path = getattr(module, "__file__", None)
+            # The time of the inode: an installer may give a new file an old time of modification.
+            if path and os.stat(path).st_ctime > since:
+                text = f"{path} has changed since the gateway preloaded it: restart the gateway"
+                print(text, file=sys.stderr)
+                return
+
+
 class WarmParent:
     """Serves one gateway until that closes the control socket."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, preloaded_at: float) -> None:
         self._control = control
+        self._preloaded_at = preloaded_at
         self._replicas: dict[int, str] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -179,6 +199,7 @@ class WarmParent:
 
     def _become_replica(self, message: dict[str, Any], descriptors: list[int], parent: int) -> NoReturn:
         code = 1
+        preloaded = tuple(sys.modules.values())
         try:
             os.setpgid(0, 0)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -201,6 +222,7 @@ class WarmParent:
         except BaseException:
             # The boundary of the process: whatever the function raised is its last words.
             traceback.print_exc()
+            _print_what_is_outdated(preloaded, self._preloaded_at)
         finally:
             try:
                 sys.stdout.flush()
@@ -286,9 +308,10 @@ def main(control_fd: int, modules: Sequence[str]) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    preloaded_at = time.time()
     _preload(modules)
     _prctl(_PR_SET_PDEATHSIG, 0)
-    WarmParent(control).serve()
+    WarmParent(control, preloaded_at).serve()
 
 
 if __name__ == "__main__":

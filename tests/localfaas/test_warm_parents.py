@@ -55,6 +55,34 @@ def test_preloaded_module_that_starts_a_thread_is_named_as_the_cause(
     assert gateway.call("probe").status_code == 503
 
 
+def test_function_written_for_newer_modules_than_were_preloaded_says_what_to_do(
+    make_gateway: Callable[..., Any], project: Any, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    module = tmp_path / "modules" / "shared_part.py"
+    module.parent.mkdir()
+    module.write_text("OLD = 1\n")
+    template = project.directory / "template" / "peerless" / "template.yml"
+    template.write_text("language: peerless\nfprocess: python index.py\npreload: [shared_part, flask]\n")
+    project.add("first", environment={"PYTHONPATH": str(module.parent)})
+    gateway = make_gateway()
+    gateway.deploy()
+    module.write_text("OLD = 1\nNEW = 2\n")
+    handler = "from shared_part import NEW\ndef handle(event, context):\n    return str(NEW)\n"
+    project.add("second", handler, environment={"PYTHONPATH": str(module.parent)})
+
+    for arguments in (["build"], ["deploy", "--gateway", gateway.url]):
+        assert gateway.run(arguments[0], "-f", "stack.yml", *arguments[1:]).returncode == 0
+    error = until(
+        lambda: gateway.status("second")["annotations"].get("localfaas.last-error"), "an error is shown"
+    )
+
+    assert "cannot import name 'NEW'" in error
+    assert f"{module} has changed since the gateway preloaded it: restart the gateway" in error
+    gateway.stop()
+    gateway.start()
+    assert gateway.call("second").text == "2"
+
+
 def test_preload_that_is_not_installed_is_left_to_the_function(
     make_gateway: Callable[..., Any], project: Any
 ) -> None:
