@@ -250,7 +250,7 @@ class Invocation:
         # Whoever is slow to end has been counted by the kernel already.
         memory = replica.process.memory() if end is None else end.memory
         if memory.oom_kills:
-            limit_bytes = self._pool.record.deployment.memory_limit_bytes
+            limit_bytes = replica.memory_limit_bytes
             peak_bytes = memory.peak_bytes
             text = f"replica {replica.name} was killed at {peak_bytes} bytes; raise its limits.memory"
             return ReplicaFailed(

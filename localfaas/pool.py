@@ -268,7 +268,7 @@ class Pool:
             self._begin_life(life)
 
     def _adopt(self, process: ReplicaProcess) -> None:
-        replica = Replica(process, self._generation)
+        replica = Replica(process, self._generation, self.record.deployment.memory_limit_bytes)
         # It has served an earlier gateway, as far as anybody knows: its next request finds it warm.
         replica.num_requests = 1
         self._keep(replica)
@@ -302,12 +302,13 @@ class Pool:
     async def _live(self, name: str, generation: int) -> None:
         """Start a replica, and see to it until its end."""
         started_at = asyncio.get_running_loop().time()
+        limit_bytes = self.record.deployment.memory_limit_bytes
         try:
             process = await self.launcher.start(self._spec(name))
         except StartFailed as error:
             self._note_failed_start(name, str(error))
             return
-        replica = Replica(process, generation)
+        replica = Replica(process, generation, limit_bytes)
         self._keep(replica)
         self._starting.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
         await self._attend(replica, started_at)
@@ -360,8 +361,7 @@ class Pool:
             self._idle.remove(replica)
         self.stats.add_ended(end.memory, end.cpu_seconds, is_current=self._is_current(replica))
         if end.memory.oom_kills:
-            limit_bytes = self.record.deployment.memory_limit_bytes
-            text = f"out of memory: peak {end.memory.peak_bytes} of {limit_bytes} bytes"
+            text = f"out of memory: peak {end.memory.peak_bytes} of {replica.memory_limit_bytes} bytes"
             self.log.append(replica.name, f"localfaas: {text}; {end.reason}")
             _log.warning("replica %s: %s", replica.name, text)
 

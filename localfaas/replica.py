@@ -15,10 +15,12 @@ _END_PATIENCE_SECONDS = 2.0
 class Replica:
     """A process, its connections, and how many requests are with it: no more than the pool gives it."""
 
-    def __init__(self, process: ReplicaProcess, generation: int) -> None:
+    def __init__(self, process: ReplicaProcess, generation: int, memory_limit_bytes: int | None) -> None:
         self.process = process
         self.generation = generation
         """Of the deployment that it runs; the pool's number has grown since if it is outdated."""
+        self.memory_limit_bytes = memory_limit_bytes
+        """Of that deployment, too."""
         self.is_ready = False
         self.is_ending = False
         """It gets no more requests, and was asked to end unless it still has some."""

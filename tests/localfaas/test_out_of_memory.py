@@ -4,6 +4,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import SimpleQueue
 from threading import Thread
@@ -26,6 +27,16 @@ if words:
 block = b"x" * (int(mib) << 20)
 time.sleep(2 if len(block) > 80 << 20 else 0)
 print("fits")
+"""
+# As a program that takes its MiB once it is let.
+HELD = """
+import pathlib, sys, time
+mib = int(sys.stdin.read())
+pathlib.Path("begun").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.01)
+block = b"x" * (mib << 20)
+time.sleep(2)
 """
 # As a server: with workers, a request is run by a process of its own, whose end the server answers for.
 SERVER = """
@@ -161,3 +172,24 @@ def test_reply_that_has_begun_is_broken_and_its_callback_is_a_507(
     headers, body = taken.get(timeout=60)
     assert_is_out_of_memory(int(headers["x-function-status"]), headers["content-type"], body)
     gateway.until(lambda: gateway.metric("localfaas_oom_kills_total") == 2, "both are counted")
+
+
+def test_replica_of_an_earlier_deployment_tells_the_limit_that_it_had(
+    make_gateway: Callable[..., Any], project: Any
+) -> None:
+    (project.directory / "program.py").write_text(HELD)
+    gateway = make_gateway()
+    gateway.run("image", "add", "my/fn", "--command", f"{sys.executable} program.py")
+    body = {"service": "fn", "image": "my/fn", "limits": {"memory": str(LIMIT_BYTES)}}
+    assert gateway.system("POST", "functions", json=body).status_code == 202
+
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(gateway.call, "fn", b"120")
+        gateway.until((project.directory / "begun").exists, "the call has begun")
+        body["limits"] = {"memory": str(4 * LIMIT_BYTES)}
+        assert gateway.system("PUT", "functions", json=body).status_code == 202
+        (project.directory / "go").touch()
+        reply = call.result(timeout=60)
+
+    assert_is_out_of_memory(reply.status_code, reply.headers["Content-Type"], reply.content)
+    assert f"of {LIMIT_BYTES} bytes" in gateway.system("GET", "logs?name=fn").text
