@@ -1,8 +1,8 @@
 """Checkpoints: weights, optimizer and schedule of one round in the store; the manifest is written last.
 
 Everything random derives from (seed, round, peer, batch) and the data position from the round, so a
-checkpoint needs nothing of a single peer. The peer r mod P, which publishes the weights of round r, writes
-and deletes it.
+checkpoint needs nothing of a single peer but what its codec has left out so far. The peer r mod P, which
+publishes the weights of round r, writes and deletes what all share.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from peer.errors import CheckpointError, ObjectMissing
 from peer.garbage import Garbage
 from peer.learning.optimizers import FlatOptimizer
 from peer.messages import Message, StoredObject
+from peer.residuals import Residuals
 from peer.store import keys, tensors
 from peer.store.s3 import Store
 from peer.weights import Weights
@@ -20,7 +21,10 @@ _NEWEST_KEPT = 2
 
 
 class CheckpointManifest(Message, frozen=True):
-    """A complete checkpoint: the state before `round`. `retained` are those still kept, and their weights."""
+    """A complete checkpoint: the state before `round`. `retained` are those still kept, and their weights.
+
+    `residuals` are the peers', in peer order; there are none without a codec that has a memory.
+    """
 
     run: str
     round: int
@@ -28,6 +32,7 @@ class CheckpointManifest(Message, frozen=True):
     optimizer: StoredObject
     progress: Progress
     retained: list[tuple[int, str]] = []
+    residuals: list[StoredObject] = []
 
 
 class Checkpoints:
@@ -37,6 +42,7 @@ class Checkpoints:
         store: where they go.
         garbage: what deletes.
         published: keeps the weights that a checkpoint names.
+        residuals: this peer's own part.
         run: the run's name.
         rank: this peer.
         num_peers: P.
@@ -48,6 +54,7 @@ class Checkpoints:
         store: Store,
         garbage: Garbage,
         published: Weights,
+        residuals: Residuals,
         run: str,
         rank: int,
         num_peers: int,
@@ -56,6 +63,7 @@ class Checkpoints:
         self._store = store
         self._garbage = garbage
         self._published = published
+        self._residuals = residuals
         self._run = run
         self._rank = rank
         self._num_peers = num_peers
@@ -63,7 +71,8 @@ class Checkpoints:
         self._retained: dict[int, str] = {}
 
     def adopt(self, manifest: CheckpointManifest) -> None:
-        """Take over what a resumed run has kept so far."""
+        """Take over what a resumed run has kept so far, and this peer's residual; raises as `Residuals`."""
+        self._residuals.restore(manifest.residuals)
         self._retained = dict(manifest.retained)
         for key in self._retained.values():
             self._published.keep(key)
@@ -74,7 +83,11 @@ class Checkpoints:
         """Make the state before `round_number` resumable, and drop what is neither new nor best.
 
         Every peer calls this with equal arguments and keeps the same account; one of them writes.
+
+        Raises:
+            PeerLost: a peer's residual does not come; the checkpoint is not complete.
         """
+        self._residuals.put(round_number)
         self._published.keep(stored_weights.key)
         self._retained[round_number] = stored_weights.key
         dropped = self._drop(progress.best_round)
@@ -100,6 +113,7 @@ class Checkpoints:
             optimizer=shared,
             progress=progress,
             retained=sorted(self._retained.items()),
+            residuals=self._residuals.collect(round_number),
         )
         self._store.put_message(keys.checkpoint(self._run, round_number, "manifest.json"), manifest)
         if self._on_written is not None:
@@ -119,6 +133,7 @@ class Checkpoints:
             self._garbage.delete([keys.checkpoint(self._run, old_round, "shared")])
             if weights_key not in self._retained.values():
                 self._published.release(weights_key)
+        self._residuals.delete(old_round)
 
 
 def newest(store: Store, run: str) -> CheckpointManifest:

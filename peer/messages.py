@@ -108,7 +108,10 @@ class WeightedObject(Message, frozen=True):
 
 
 class AggregateRequest(Message, frozen=True):
-    """Fold these parts of gradients, in this order, into their mean, and put it under `result_url`."""
+    """Fold these parts of gradients, in this order, into their mean, and put it under `result_url`.
+
+    The parts are compressed by `codec`; the mean is not.
+    """
 
     protocol: int
     run: str
@@ -118,6 +121,7 @@ class AggregateRequest(Message, frozen=True):
     attempt: str
     parts: list[WeightedObject]
     result_url: str
+    codec: str = "none"
 
 
 class Usage(Message, frozen=True):
@@ -232,6 +236,17 @@ class PeerManifest(Message, frozen=True):
 
 class ReducedManifest(Message, frozen=True):
     """Where one part of a round's mean lies, written by the peer of the same number after the part itself."""
+
+    run: str
+    generation: int
+    round: int
+    peer: int
+    incarnation: str
+    part: StoredObject
+
+
+class ResidualManifest(Message, frozen=True):
+    """Where one peer's residual before a round lies, written by the peer after the residual itself."""
 
     run: str
     generation: int

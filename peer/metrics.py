@@ -58,7 +58,6 @@ class PeerMetrics:
         GCCollector(registry=inner)
         self.registry = CollectorRegistry()
         self.registry.register(_Labelled(inner, {"run": config.run, "peer": str(rank)}))
-        self._exchanged_bytes = _exchanged_bytes(config)
         self._define_rounds(inner)
         self._define_learning(inner)
         self._define_work(inner)
@@ -166,8 +165,8 @@ class PeerMetrics:
         self._cold_starts.inc(record.cold_starts)
         _add(self._function_seconds, record.function_seconds, FUNCTION_PHASES)
         _add(self._object_bytes, record.object_bytes, _KINDS)
-        if record.exchange_bytes:
-            self._compression.set(self._exchanged_bytes / record.exchange_bytes)
+        if record.exchange_bytes and record.uncompressed_bytes:
+            self._compression.set(record.uncompressed_bytes / record.exchange_bytes)
 
     def add_retry(self, error: PeerlessError) -> None:
         """Count an attempt that is repeated."""
@@ -265,15 +264,6 @@ class _Labelled(Collector):
                 if not sample.name.endswith("_created")
             ]
             yield labelled
-
-
-def _exchanged_bytes(config: RunConfig) -> float:
-    """Return how many bytes of gradients a peer exchanges in a round without compression.
-
-    A gradient is as large as the weights; scatter-reduce keeps the peer's own part of it here.
-    """
-    kept = 1 / config.num_peers if config.exchange == "scatter_reduce" else 0.0
-    return config.initial_weights_bytes * (1 - kept)
 
 
 def _begin(metric: Counter | Histogram, values: Iterable[str]) -> None:

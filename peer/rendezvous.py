@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
-from peer.messages import MessageType, PeerManifest, ReducedManifest, StoredObject
+from peer.messages import PeerManifest, ReducedManifest, ResidualManifest, StoredObject
 from peer.phases import PhaseClock
 from peer.store import keys
 from peer.store.retry import Patience
 from peer.store.s3 import Store
+
+_Manifest = TypeVar("_Manifest", PeerManifest, ReducedManifest, ResidualManifest)
 
 _UNTIL_LOST = Patience(total_seconds=math.inf, first_seconds=0.003, longest_seconds=0.1)
 
@@ -101,14 +104,36 @@ class Rendezvous:
         key = keys.reduced_manifest(self._run, self._generation, round_number, peer)
         return self._wait_for(key, peer, ReducedManifest)
 
-    def _wait_for(self, key: str, peer: int, kind: type[MessageType]) -> MessageType:
+    def publish_residual(self, round_number: int, part: StoredObject, own: PeerManifest) -> None:
+        """Say that this peer's part of a checkpoint is stored; raises as `publish`."""
+        self._membership.confirm()
+        residual = ResidualManifest(
+            run=own.run,
+            generation=own.generation,
+            round=round_number,
+            peer=own.peer,
+            incarnation=own.incarnation,
+            part=part,
+        )
+        self._store.put_message(keys.residual_manifest(self._run, round_number, own.peer), residual)
+
+    def residual(self, round_number: int, peer: int) -> ResidualManifest:
+        """Return where a peer's part of a checkpoint is, as soon as it says so; raises as `reduced`."""
+        key = keys.residual_manifest(self._run, round_number, peer)
+        return self._wait_for(key, peer, ResidualManifest)
+
+    def _wait_for(self, key: str, peer: int, kind: type[_Manifest]) -> _Manifest:
         watch = self._membership.watch(peer)
 
-        def probe() -> MessageType:
+        def probe() -> _Manifest:
             try:
-                return self._store.get_message(key, kind)
+                manifest = self._store.get_message(key, kind)
+                # a checkpoint's keys are the same in every generation
+                if manifest.generation != self._generation:
+                    raise ObjectMissing(f"{key} is of generation {manifest.generation}")
             except ObjectMissing:
                 watch.check()
                 raise
+            return manifest
 
         return self._clock.wait_for(probe, _UNTIL_LOST)

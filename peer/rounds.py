@@ -58,8 +58,9 @@ class RoundRecord(Message, frozen=True):
 
     Loss, accuracy and `num_samples` are over all peers' samples, at the weights the round began with;
     seconds, invocations, bytes and `peer_samples` are this peer's own. `function_seconds` sums the phases
-    inside the functions, which overlap. `exchange_bytes` is what the peer published for the others;
-    `micro_batch` is what its last batches were split into, 0 for whole ones.
+    inside the functions, which overlap. `exchange_bytes` is what the peer published for the others, and
+    `uncompressed_bytes` what that would have been without a codec; `micro_batch` is what its last batches
+    were split into, 0 for whole ones.
     """
 
     run: str
@@ -83,6 +84,7 @@ class RoundRecord(Message, frozen=True):
     validation_accuracy: float | None = None
     peer_samples: int = 0
     exchange_bytes: int = 0
+    uncompressed_bytes: int = 0
     functions: dict[str, FunctionMemory] = {}
     micro_batch: int = 0
     adaptations: list[Adaptation] = []
@@ -178,6 +180,7 @@ class RoundLog:
         gradient_norm: float,
         phase_seconds: dict[str, float],
         work: dict[str, Any],
+        uncompressed_bytes: int,
     ) -> None:
         """Append one record, of the round of `manifest`."""
         record = RoundRecord(
@@ -197,6 +200,7 @@ class RoundLog:
             peer_samples=manifest.training.num_samples if manifest.training else 0,
             exchange_bytes=sum(part.length for part in manifest.parts),
             micro_batch=manifest.micro_batch,
+            uncompressed_bytes=uncompressed_bytes,
             **work,
         )
         append_line(self._path, messages.encode(record))

@@ -10,6 +10,8 @@ from torch import nn
 
 from peer import checkpoint, profiles, weights
 from peer.adaptation import described
+from peer.compression.codecs import codec_named
+from peer.compression.interface import num_bytes
 from peer.config import (
     AUTOMATIC_EXCHANGE,
     GatewayAddress,
@@ -87,7 +89,9 @@ def create(
     _check_batches(config, shards)
     config, stored = _initialised(store, replace(config, dataset=dataset.id), dataset)
     if config.exchange == AUTOMATIC_EXCHANGE:
-        strategy, reason = choice.choose(store, config.run, stored.length, config.num_peers)
+        # buffers, which are not compressed, are so few that all may count as parameters here
+        compressed = num_bytes(codec_named(config.compression), stored.length // 4)
+        strategy, reason = choice.choose(store, config.run, stored.length, config.num_peers, compressed)
         config = replace(config, exchange=strategy)
         say(f"exchange {reason}")
     samples = Samples(dataset, max(shards, key=lambda each: each.num_samples), stored)

@@ -13,10 +13,14 @@ import torch
 from peer import checkpoint, exchange, profiles, weights
 from peer.adaptation import Adapter, described
 from peer.checkpoint import Checkpoints
+from peer.compression.codecs import codec_named
+from peer.compression.names import parse
 from peer.compute import Compute, Means
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart, check_versions, is_adaptive
 from peer.decisions import Progress
 from peer.errors import FunctionError, PeerlessError, StopRequested
+from peer.exchange.compressor import Compressor
+from peer.exchange.traffic import Traffic
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.gateway import Gateway
@@ -33,6 +37,7 @@ from peer.messages import Adaptation, OptimizerSpec, PeerManifest, StoredObject
 from peer.metrics import MetricsServer, PeerMetrics
 from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
+from peer.residuals import Residuals
 from peer.rounds import RoundLog, RoundRecord, Work
 from peer.signals import StopFlag
 from peer.store import keys
@@ -172,10 +177,12 @@ class _Session:
                 store, self.membership, config.run, start.generation, config.num_peers, clock
             )
             published = Weights(store, garbage, config.run, self.rank, config.num_peers, clock)
+            compressor = _compressor(config)
             checkpoints = Checkpoints(
                 store,
                 garbage,
                 published,
+                Residuals(store, garbage, rendezvous, compressor, self._first_manifest()),
                 config.run,
                 self.rank,
                 config.num_peers,
@@ -184,11 +191,12 @@ class _Session:
             state = starting_state(store, config, start, checkpoints)
             invoker = adapting(invoker_for(config, self.surroundings, store), config, adapter)
             means = Means(invoker, fan_out, garbage, clock, work)
+            traffic = Traffic(store, compressor)
             parts = Parts(
                 weights=published,
                 compute=self._compute(dataset, means),
                 adapter=adapter,
-                exchange=exchange.create(config.exchange, store, rendezvous, invoker, fan_out),
+                exchange=exchange.create(config.exchange, traffic, rendezvous, invoker, fan_out),
                 rendezvous=rendezvous,
                 checkpoints=checkpoints,
                 garbage=garbage,
@@ -274,6 +282,12 @@ def starting_state(store: Store, config: RunConfig, start: RunStart, checkpoints
     optimizer = _optimizer(config, model)
     checkpoint.load_optimizer(store, manifest, optimizer)
     return State(manifest.round, model, optimizer, manifest.progress)
+
+
+def _compressor(config: RunConfig) -> Compressor:
+    """Return what compresses this peer's gradients in the exchange."""
+    name = parse(config.compression)
+    return Compressor(codec_named(name), config.seed, has_memory=name.has_memory)
 
 
 def _optimizer(config: RunConfig, model: FlatState) -> FlatOptimizer:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from peer import messages
 from peer.adaptation import merged
+from peer.compression.names import NONE
 from peer.config import RunConfig
 from peer.files import replace_file, writing
 from peer.learning.flat import FlatState, Layout
@@ -52,6 +53,8 @@ class Summary(Message, frozen=True):
     resident set of a replica, in MiB. `train_seconds` is from the first round's begin to the last weights.
     `functions` and `slowest` tell which function is short of memory, and which peer is slow, by phase; the
     others `wait` for a slow one. `adaptations` are what the run has changed of itself.
+    `exchange_bytes` is the size of the gradients that peers put for each other, `compression_ratio` how many
+    times as large they were without `compression`.
     """
 
     run: str
@@ -80,6 +83,9 @@ class Summary(Message, frozen=True):
     functions: dict[str, FunctionMemory] = {}
     slowest: dict[str, SlowestPeer] = {}
     adaptations: list[Adaptation] = []
+    compression: str = NONE
+    exchange_bytes: int = 0
+    compression_ratio: float = 1.0
 
 
 def peer_result(rank: int, outcome: Outcome, adaptations: list[Adaptation]) -> PeerResult:
@@ -119,6 +125,8 @@ def summarise(
     samples = sum({record.round: record.num_samples for record in last}.values())
     phases = {name: sum(record.phase_seconds[name] for record in last) / num_peers for name in PHASES}
     functions = [record.functions for record in last] if config.compute == "functions" else []
+    exchange_bytes = sum(record.exchange_bytes for record in last)
+    uncompressed_bytes = sum(record.uncompressed_bytes for record in last)
     return Summary(
         run=config.run,
         dataset=config.dataset,
@@ -146,6 +154,9 @@ def summarise(
         functions=_sums(functions),
         slowest=_slowest(last) if num_peers > 1 else {},
         adaptations=merged([*config.adaptations, *_adaptations(last), *result.adaptations]),
+        compression=config.compression,
+        exchange_bytes=exchange_bytes,
+        compression_ratio=uncompressed_bytes / exchange_bytes if exchange_bytes else 1.0,
     )
 
 

@@ -134,7 +134,8 @@ class Peer:
             gradient_norm = self._update(state, exchanged.mean, decision)
             self._delete_previous_round(exchanged.objects)
             manifest = exchanged.manifests[manifest.peer]
-        parts.log.write(manifest, decision, gradient_norm, clock.take(), parts.work.take())
+        seconds, work = clock.take(), parts.work.take()
+        parts.log.write(manifest, decision, gradient_norm, seconds, work, exchanged.uncompressed_bytes)
 
     def _publish(self, state: State) -> StoredObject:
         """Return this round's weights once they are in the store, and in a checkpoint if one is due."""

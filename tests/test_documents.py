@@ -219,6 +219,8 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
         keys.peer_manifest("R", 1, 2, 3),
         keys.checkpoint("R", 2, "shared"),
         keys.checkpoint("R", 2, "manifest.json"),
+        keys.residual("R", 2, 3),
+        keys.residual_manifest("R", 2, 3),
         keys.member("R", 3),
     }
 

@@ -7,6 +7,7 @@ import click
 from peer.cli.connections import open_store, store_options
 from peer.cli.options import Command
 from peer.cli.run_options import draft, run_options, take_run_options
+from peer.compression.names import NONE
 
 
 @click.command(
@@ -27,6 +28,8 @@ def explain(context: click.Context, /, **options: Any) -> None:
     """
     config = draft("explain", take_run_options(context, options))
     store = open_store(options, is_written=True)
+    from peer.compression.codecs import codec_named
+    from peer.compression.interface import num_bytes
     from peer.exchange.choice import estimates, probe
     from peer.learning.datasets import catalogue
     from peer.learning.flat import Layout
@@ -35,8 +38,11 @@ def explain(context: click.Context, /, **options: Any) -> None:
     dataset = catalogue.find(store, config.dataset)
     layout = Layout.of(build(config.model, dataset.num_classes))
     gradient_bytes = 4 * layout.num_parameters
+    sent_bytes = num_bytes(codec_named(config.compression), layout.num_parameters)
     link = probe(store, config.run)
-    click.echo(f"gradient  {gradient_bytes / 1e6:.2f} MB of {config.model.name}, {config.num_peers} peers")
+    codec = "" if config.compression == NONE else f" ({sent_bytes / 1e6:.2f} MB by {config.compression})"
+    size = f"{gradient_bytes / 1e6:.2f} MB{codec}"
+    click.echo(f"gradient  {size} of {config.model.name}, {config.num_peers} peers")
     click.echo(f"store     {link}")
-    for estimate in estimates(gradient_bytes, config.num_peers, link):
+    for estimate in estimates(gradient_bytes, config.num_peers, link, sent_bytes):
         click.echo(str(estimate))

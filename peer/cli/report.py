@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from peer.adaptation import described
+from peer.compression.names import NONE
 from peer.phases import WAIT
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
         if summary.object_bytes.get(kind)
     ]
     _line("bytes", ", ".join(moved) or "none")
+    if summary.compression != NONE:
+        text = f"{summary.compression}, gradients {summary.compression_ratio:.2f} times smaller"
+        _line("compression", f"{text}: {_megabytes(summary.exchange_bytes)}")
     _line("weights", f"sha256 {summary.weights_sha256[:16]}…, the same on all {summary.num_peers} peers")
     if directory is not None:
         _line("files", f"{shortest(directory)}/")

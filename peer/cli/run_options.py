@@ -12,7 +12,8 @@ from click.core import ParameterSource
 from msgspec.structs import replace
 
 from peer.cli.options import Count, Declared, Number, declare, option
-from peer.cli.values import count_or, dataset_name, size_or_none, yaml_mapping
+from peer.cli.values import codec_name, count_or, dataset_name, size_or_none, yaml_mapping
+from peer.compression.names import NONE
 from peer.config import ALL_BATCHES, AUTOMATIC_EXCHANGE, EXCHANGES, RunConfig, validate
 from peer.errors import ConfigurationDiffers
 
@@ -231,6 +232,15 @@ _OPTIONS = (
         "How peers come to the mean; auto measures the store and says why (`peerless explain`).",
         type=click.Choice([AUTOMATIC_EXCHANGE, *EXCHANGES]),
         default=AUTOMATIC_EXCHANGE,
+    ),
+    _of(
+        _WHERE,
+        "--compression",
+        "compression",
+        "Of exchanged gradients: fp16, bf16, int8, qsgd:BITS, topk:RATIO (docs/compression.md).",
+        type=codec_name,
+        metavar="CODEC",
+        default=NONE,
     ),
     _of(
         _WHERE,

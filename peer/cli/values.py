@@ -7,6 +7,7 @@ from typing import Any
 import click
 import yaml
 
+from peer.compression.names import CodecName, parse
 from peer.errors import ConfigurationError, InvalidName
 from peer.sizes import parse_size
 from peer.store import keys
@@ -51,6 +52,18 @@ def size_or_none(value: Any) -> int:
     text = str(value)
     try:
         return 0 if text == "0" else parse_size(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def codec_name(value: Any) -> str:
+    """Return the canonical name of a codec."""
+    return _codec(value, parse)
+
+
+def _codec(value: Any, read: Callable[[str], CodecName]) -> str:
+    try:
+        return str(read(str(value)))
     except ConfigurationError as error:
         raise click.BadParameter(str(error)) from error
 

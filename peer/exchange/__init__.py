@@ -5,20 +5,22 @@ from peer.exchange.all_gather import AllGather
 from peer.exchange.in_function import InFunction
 from peer.exchange.interface import Exchange, Exchanged
 from peer.exchange.scatter_reduce import ScatterReduce
+from peer.exchange.traffic import Traffic
 from peer.fanout import FanOut
 from peer.invokers import Invoker
 from peer.rendezvous import Rendezvous
-from peer.store.s3 import Store
 
 __all__ = ["Exchange", "Exchanged", "create"]
 
 
-def create(name: str, store: Store, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut) -> Exchange:
+def create(
+    name: str, traffic: Traffic, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut
+) -> Exchange:
     """Return the strategy of this name, one of `peer.config.EXCHANGES`.
 
     Args:
         name: of the strategy.
-        store: where gradients are put and fetched.
+        traffic: puts and fetches gradients.
         rendezvous: this peer's.
         invoker: for what functions do.
         fan_out: tries that again where it fails.
@@ -27,9 +29,9 @@ def create(name: str, store: Store, rendezvous: Rendezvous, invoker: Invoker, fa
         ConfigurationError: there is none.
     """
     if name == "all_gather":
-        return AllGather(store, rendezvous)
+        return AllGather(traffic, rendezvous)
     if name == "scatter_reduce":
-        return ScatterReduce(store, rendezvous)
+        return ScatterReduce(traffic, rendezvous)
     if name == "in_function":
-        return InFunction(store, rendezvous, invoker, fan_out)
+        return InFunction(traffic, rendezvous, invoker, fan_out)
     raise ConfigurationError(f"--exchange {name!r} is not known")

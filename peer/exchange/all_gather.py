@@ -9,11 +9,10 @@ from peer.aggregation import Gradient, WeightedMean
 from peer.errors import ObjectCorrupt
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut
-from peer.exchange.traffic import ahead, get, put_all
+from peer.exchange.traffic import Traffic, ahead
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-from peer.store.s3 import Store
 
 _PART_BYTES = 16 << 20
 """One part is folded while the next ones come; so much of each is in memory beside the sum."""
@@ -22,8 +21,8 @@ _PART_BYTES = 16 << 20
 class AllGather:
     """Up one gradient, down P-1, folded in peer order as they come."""
 
-    def __init__(self, store: Store, rendezvous: Rendezvous) -> None:
-        self._store = store
+    def __init__(self, traffic: Traffic, rendezvous: Rendezvous) -> None:
+        self._traffic = traffic
         self._rendezvous = rendezvous
 
     def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
@@ -31,8 +30,9 @@ class AllGather:
         num_parts = max(1, -(-own.values.nbytes // _PART_BYTES))
         pieces = cut(own, num_parts)
         where = (manifest.run, manifest.generation, manifest.round, manifest.peer)
-        named = [(keys.exchange(*where, number), piece) for number, piece in enumerate(pieces)]
-        manifest = replace(manifest, parts=put_all(self._store, named), num_samples=own.num_samples)
+        object_keys = [keys.exchange(*where, number) for number in range(num_parts)]
+        sent = self._traffic.put_parts(manifest, pieces, object_keys)
+        manifest = replace(manifest, parts=sent.parts, num_samples=own.num_samples)
         self._rendezvous.publish(manifest)
 
         manifests: list[PeerManifest] = []
@@ -49,7 +49,7 @@ class AllGather:
         for number, part in enumerate(ahead(fetches())):
             means[number % num_parts].add(part)
         mean = assemble(own, num_parts, (mean.result() for mean in means))
-        return Exchanged(mean, manifests, self._rendezvous.objects_of(manifest))
+        return Exchanged(mean, manifests, self._rendezvous.objects_of(manifest), sent.uncompressed_bytes)
 
     def _fetches(self, theirs: PeerManifest, pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
         if len(theirs.parts) != len(pieces):
@@ -57,4 +57,4 @@ class AllGather:
                 f"peer {theirs.peer} stored its gradient in {len(theirs.parts)} parts, not {len(pieces)}"
             )
         for part, piece in zip(theirs.parts, pieces, strict=True):
-            yield partial(get, self._store, part, theirs.num_samples, piece)
+            yield partial(self._traffic.get_part, part, theirs, piece)

@@ -43,8 +43,12 @@ class Estimate:
         return f"{self.strategy}: {1e3 * self.seconds:.0f} ms a round ({megabytes}, {self.waits} waits)"
 
 
-def estimates(gradient_bytes: int, num_peers: int, link: Link) -> list[Estimate]:
+def estimates(
+    gradient_bytes: int, num_peers: int, link: Link, compressed_bytes: int | None = None
+) -> list[Estimate]:
     """Return an estimate a strategy, the fastest first; of equal ones the simpler.
+
+    With a codec a gradient has `compressed_bytes`, but what scatter-reduce has reduced still its whole size.
 
     `in_function` is not among them: it moves as many bytes one after the other, and pays only where functions
     are nearer to the store than peers are, which a peer cannot measure.
@@ -54,16 +58,19 @@ def estimates(gradient_bytes: int, num_peers: int, link: Link) -> list[Estimate]
     manifest of that, and reads P-1 manifests and parts once more (`benchmarks/exchange.py` compares).
     """
     others = num_peers - 1
+    sent = gradient_bytes if compressed_bytes is None else compressed_bytes
+    part, reduced = sent / num_peers, gradient_bytes / num_peers
+    steps = _steps(others) + 1 + others + 1 + 2 + others + 1
     ways = [
-        ("all_gather", 1.0, float(others), 2 + others + 1),
-        ("scatter_reduce", 1.0, 2 * others / num_peers, _steps(others) + 1 + others + 1 + 2 + others + 1),
+        ("all_gather", float(sent), float(others * sent), 2 + others + 1),
+        ("scatter_reduce", others * part + reduced, others * (part + reduced), steps),
     ]
     found = [
         Estimate(
             strategy,
-            seconds=waits * link.latency_seconds + (up + down) * gradient_bytes / link.bytes_per_second,
-            up_bytes=up * gradient_bytes,
-            down_bytes=down * gradient_bytes,
+            seconds=waits * link.latency_seconds + (up + down) / link.bytes_per_second,
+            up_bytes=up,
+            down_bytes=down,
             waits=waits,
         )
         for strategy, up, down, waits in ways
@@ -71,10 +78,12 @@ def estimates(gradient_bytes: int, num_peers: int, link: Link) -> list[Estimate]
     return sorted(found, key=lambda estimate: estimate.seconds)
 
 
-def choose(store: Store, run: str, gradient_bytes: int, num_peers: int) -> tuple[str, str]:
+def choose(
+    store: Store, run: str, gradient_bytes: int, num_peers: int, compressed_bytes: int | None = None
+) -> tuple[str, str]:
     """Return the strategy that a run should take over this store, and the reason in one line for people."""
     link = probe(store, run)
-    best, *others = estimates(gradient_bytes, num_peers, link)
+    best, *others = estimates(gradient_bytes, num_peers, link, compressed_bytes)
     return best.strategy, f"{best}, over {link}; {'; '.join(map(str, others))}"
 
 

@@ -7,7 +7,7 @@ from peer.errors import ObjectCorrupt
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut
 from peer.exchange.reduced import gather, part_for, part_key, reduced_key
-from peer.exchange.traffic import ahead, put_all
+from peer.exchange.traffic import Traffic, ahead
 from peer.fanout import FanOut
 from peer.invokers import Invoker
 from peer.messages import (
@@ -19,14 +19,13 @@ from peer.messages import (
     WeightedObject,
 )
 from peer.rendezvous import Rendezvous
-from peer.store.s3 import Store
 
 
 class InFunction:
     """Up one gradient, down one; the function `aggregate` reads P parts and writes one, for each peer."""
 
-    def __init__(self, store: Store, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut) -> None:
-        self._store = store
+    def __init__(self, traffic: Traffic, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut) -> None:
+        self._traffic = traffic
         self._rendezvous = rendezvous
         self._invoker = invoker
         self._fan_out = fan_out
@@ -35,8 +34,9 @@ class InFunction:
         """Return the mean over all peers; see `Exchange.run`. Raises FunctionError as the fan-out does."""
         num_peers = self._rendezvous.num_peers
         pieces = cut(own, num_peers)
-        named = [(part_key(manifest, peer), piece) for peer, piece in enumerate(pieces)]
-        manifest = replace(manifest, parts=put_all(self._store, named), num_samples=own.num_samples)
+        object_keys = [part_key(manifest, peer) for peer in range(num_peers)]
+        sent = self._traffic.put_parts(manifest, pieces, object_keys)
+        manifest = replace(manifest, parts=sent.parts, num_samples=own.num_samples)
         self._rendezvous.publish(manifest)
 
         manifests = list(self._rendezvous.collect(manifest))
@@ -44,8 +44,9 @@ class InFunction:
         stored = self._aggregate(manifests, manifest, left)
         left.append(self._rendezvous.publish_reduced(stored, manifest))
         num_samples = sum(theirs.num_samples for theirs in manifests)
-        fetches = gather(self._store, self._rendezvous, pieces, manifest, num_samples)
-        return Exchanged(assemble(own, num_peers, ahead(fetches)), manifests, left)
+        fetches = gather(self._traffic, self._rendezvous, pieces, manifest, num_samples)
+        mean = assemble(own, num_peers, ahead(fetches))
+        return Exchanged(mean, manifests, left, sent.uncompressed_bytes)
 
     def _aggregate(self, manifests: list[PeerManifest], own: PeerManifest, left: list[str]) -> StoredObject:
         """Have this peer's part of all gradients reduced; each attempt has its own key, added to `left`."""
@@ -61,6 +62,7 @@ class InFunction:
                 invocation=0,
                 attempt=str(number),
                 parts=[self._weighted(theirs, own) for theirs in manifests],
+                codec=self._traffic.codec.name,
                 result_url=self._invoker.writable(key),
             )
             reply = self._invoker.aggregate(request)

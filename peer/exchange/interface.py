@@ -15,11 +15,13 @@ class Exchanged:
         mean: of all peers' gradients, weighted by samples; the same bits on every peer.
         manifests: of all peers, in peer order.
         objects: keys of what this peer has stored; nobody reads them once all have begun the next round.
+        uncompressed_bytes: how large the parts that this peer's manifest names were without a codec.
     """
 
     mean: Gradient
     manifests: list[PeerManifest]
     objects: list[str]
+    uncompressed_bytes: int
 
 
 class Exchange(Protocol):
@@ -35,4 +37,5 @@ class Exchange(Protocol):
         Raises:
             PeerLost, PeerDiverged, RankTaken: the round cannot be completed.
             ObjectCorrupt: a part is not what its manifest says.
+            TrainingDiverged: this peer's gradient is not finite, and there is a codec.
         """

@@ -5,11 +5,10 @@ from functools import partial
 
 from peer.aggregation import Gradient
 from peer.errors import ObjectCorrupt
-from peer.exchange.traffic import get
+from peer.exchange.traffic import Traffic
 from peer.messages import PeerManifest, StoredObject
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-from peer.store.s3 import Store
 
 
 def part_key(manifest: PeerManifest, part: int) -> str:
@@ -36,11 +35,11 @@ def part_for(peer: int, theirs: PeerManifest) -> StoredObject:
 
 
 def gather(
-    store: Store, rendezvous: Rendezvous, pieces: list[Gradient], manifest: PeerManifest, num_samples: int
+    traffic: Traffic, rendezvous: Rendezvous, pieces: list[Gradient], manifest: PeerManifest, num_samples: int
 ) -> list[Callable[[], Gradient]]:
     """Return what fetches each part of the mean, once the peer that it belongs to has said where it is."""
 
     def fetch(peer: int, piece: Gradient) -> Gradient:
-        return get(store, rendezvous.reduced(manifest.round, peer).part, num_samples, piece)
+        return traffic.get_mean(rendezvous.reduced(manifest.round, peer).part, num_samples, piece)
 
     return [partial(fetch, peer, piece) for peer, piece in enumerate(pieces)]

@@ -9,35 +9,36 @@ from peer.aggregation import Gradient, WeightedMean
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut
 from peer.exchange.reduced import gather, part_for, part_key, reduced_key
-from peer.exchange.traffic import ahead, get, put, put_all
+from peer.exchange.traffic import Traffic, ahead
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
-from peer.store.s3 import Store
 
 
 class ScatterReduce:
     """Up one gradient, down 2·(P-1)/P: P-1 parts to reduce, then the P-1 that the others have reduced."""
 
-    def __init__(self, store: Store, rendezvous: Rendezvous) -> None:
-        self._store = store
+    def __init__(self, traffic: Traffic, rendezvous: Rendezvous) -> None:
+        self._traffic = traffic
         self._rendezvous = rendezvous
 
     def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
         """Return the mean over all peers; see `Exchange.run`."""
         num_peers = self._rendezvous.num_peers
         pieces = cut(own, num_peers)
-        named = [(part_key(manifest, peer), piece) for peer, piece in enumerate(pieces)]
-        del named[manifest.peer]
-        manifest = replace(manifest, parts=put_all(self._store, named), num_samples=own.num_samples)
+        is_own = [peer == manifest.peer for peer in range(num_peers)]
+        object_keys = [None if is_own[peer] else part_key(manifest, peer) for peer in range(num_peers)]
+        sent = self._traffic.put_parts(manifest, pieces, object_keys)
+        manifest = replace(manifest, parts=sent.parts, num_samples=own.num_samples)
         self._rendezvous.publish(manifest)
 
         reduced, manifests = self._reduce(pieces[manifest.peer], manifest)
-        stored = put(self._store, reduced_key(manifest, "0"), reduced)
+        stored = self._traffic.put_mean(reduced_key(manifest, "0"), reduced)
         left = [*self._rendezvous.objects_of(manifest), stored.key]
         left.append(self._rendezvous.publish_reduced(stored, manifest))
-        fetches = gather(self._store, self._rendezvous, pieces, manifest, reduced.num_samples)
+        fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced.num_samples)
         fetches[manifest.peer] = lambda: reduced
-        return Exchanged(assemble(own, num_peers, ahead(fetches)), manifests, left)
+        mean = assemble(own, num_peers, ahead(fetches))
+        return Exchanged(mean, manifests, left, sent.uncompressed_bytes)
 
     def _reduce(self, own: Gradient, manifest: PeerManifest) -> tuple[Gradient, list[PeerManifest]]:
         """Fold this peer's part of every gradient, in peer order."""
@@ -50,7 +51,7 @@ class ScatterReduce:
                     yield lambda: own
                 else:
                     part = part_for(manifest.peer, theirs)
-                    yield partial(get, self._store, part, theirs.num_samples, own)
+                    yield partial(self._traffic.get_part, part, theirs, own)
 
         mean = WeightedMean()
         for gradient in ahead(fetches()):

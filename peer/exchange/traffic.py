@@ -3,42 +3,103 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
+from itertools import accumulate
 
 from peer.aggregation import Gradient
+from peer.compression.codecs import UNCOMPRESSED, Codec
 from peer.errors import ObjectCorrupt
-from peer.messages import StoredObject
+from peer.exchange.compressor import Compressor
+from peer.messages import PeerManifest, StoredObject
 from peer.store.gradients import decode_gradient, encode_gradient
 from peer.store.s3 import Store
+from peer.store.tensors import EncodedTensors
 
 _AT_ONCE = 4
 """Transfers at once: hides the latency of a remote store; more adds nothing once the network is full."""
 
 
-def put(store: Store, key: str, gradient: Gradient) -> StoredObject:
-    """Store one gradient, sent from its own memory, and return what a manifest says of it."""
-    encoded = encode_gradient(gradient)
-    checksum = encoded.xxh3()
-    store.put(key, encoded.chunks, encoded.length)
-    return StoredObject(key=key, length=encoded.length, checksum=checksum)
+@dataclass(frozen=True)
+class Sent:
+    """What a peer has stored of its gradient: what its manifest names, and how large it was before."""
+
+    parts: list[StoredObject]
+    uncompressed_bytes: int
 
 
-def put_all(store: Store, gradients: Sequence[tuple[str, Gradient]]) -> list[StoredObject]:
-    """Store every gradient under its key, and return what a manifest says of them, in their order."""
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return list(threads.map(partial(_put_named, store), gradients))
+class Traffic:
+    """One peer's way to the store and back: gradients by the run's codec, their means as float32.
 
-
-def get(store: Store, stored: StoredObject, num_samples: int, like: Gradient) -> Gradient:
-    """Return a stored gradient, of the same shapes as `like`.
-
-    Raises:
-        ObjectCorrupt: it has others, or is not what its manifest says.
+    Args:
+        store: where they go.
+        compressor: compresses this peer's gradients.
     """
-    found = decode_gradient(store.get(stored.key, stored.length, stored.checksum), num_samples)
-    if found.shape != like.shape:
-        raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")
-    return found
+
+    def __init__(self, store: Store, compressor: Compressor) -> None:
+        self._store = store
+        self._compressor = compressor
+
+    @property
+    def codec(self) -> Codec:
+        """Of gradients."""
+        return self._compressor.codec
+
+    def put_parts(
+        self, manifest: PeerManifest, pieces: Sequence[Gradient], object_keys: Sequence[str | None]
+    ) -> Sent:
+        """Store each part of a gradient under its key; a part without one stays here.
+
+        All parts are compressed, and afterwards hold what everybody else decodes from them.
+
+        Raises:
+            TrainingDiverged: see `Compressor.compress`.
+        """
+        ends = list(accumulate((len(piece.values) for piece in pieces), initial=0))
+
+        def put(number: int) -> tuple[list[StoredObject], int]:
+            piece, key = pieces[number], object_keys[number]
+            encoded = self._compressor.compress(piece, ends[number], ends[-1], manifest)
+            if key is None:
+                return [], 0
+            return [self._put(key, encoded)], encode_gradient(piece).length
+
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            done = list(threads.map(put, range(len(pieces))))
+        return Sent([part for parts, _ in done for part in parts], sum(size for _, size in done))
+
+    def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Gradient:
+        """Return a part of another peer's gradient, of the same shapes as `like`.
+
+        Raises:
+            ObjectCorrupt: it has others, or is not what their manifest says; names the peer.
+        """
+        try:
+            return self._get(part, theirs.num_samples, like, self.codec)
+        except ObjectCorrupt as error:
+            raise ObjectCorrupt(f"gradient of peer {theirs.peer} in round {theirs.round}: {error}") from error
+
+    def put_mean(self, key: str, mean: Gradient) -> StoredObject:
+        """Store a part of the mean, sent from its own memory, and return what a manifest says of it."""
+        return self._put(key, encode_gradient(mean))
+
+    def get_mean(self, part: StoredObject, num_samples: int, like: Gradient) -> Gradient:
+        """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
+        return self._get(part, num_samples, like, UNCOMPRESSED)
+
+    def _put(self, key: str, encoded: EncodedTensors) -> StoredObject:
+        checksum = encoded.xxh3()
+        self._store.put(key, encoded.chunks, encoded.length)
+        return StoredObject(key=key, length=encoded.length, checksum=checksum)
+
+    def _get(self, stored: StoredObject, num_samples: int, like: Gradient, codec: Codec) -> Gradient:
+        buffer = self._store.get(stored.key, stored.length, stored.checksum)
+        try:
+            found = decode_gradient(buffer, num_samples, codec)
+        except ObjectCorrupt as error:
+            raise ObjectCorrupt(f"{stored.key}: {error}") from error
+        if found.shape != like.shape:
+            raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")
+        return found
 
 
 def ahead(fetches: Iterable[Callable[[], Gradient]]) -> Iterator[Gradient]:
@@ -55,7 +116,3 @@ def ahead(fetches: Iterable[Callable[[], Gradient]]) -> Iterator[Gradient]:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
-
-
-def _put_named(store: Store, named: tuple[str, Gradient]) -> StoredObject:
-    return put(store, *named)

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from peer.aggregation import WeightedMean
-from peer.errors import FunctionRefused
+from peer.aggregation import Gradient, WeightedMean
+from peer.compression.codecs import Codec, codec_named
+from peer.errors import FunctionRefused, ObjectCorrupt
 from peer.learning import preprocess
 from peer.learning.cache import Cache
 from peer.learning.flat import FlatState, Layout
@@ -37,6 +38,7 @@ from peer.messages import (
     ModelSpec,
     RemoteObject,
     Usage,
+    WeightedObject,
     encode,
 )
 from peer.store import tensors
@@ -141,16 +143,18 @@ class Worker:
 
         Raises:
             FunctionRefused: there is no part, or their shapes differ; nothing was stored.
+            ConfigurationError: the codec is not known here; nothing was stored.
             StoreError: as `gradient`.
         """
         use_one_thread()
         phases = Phases()
+        codec = codec_named(request.codec)
         if not request.parts:
             raise FunctionRefused("there is nothing to aggregate: send at least one part")
         mean = WeightedMean()
         for part in request.parts:
             with phases.phase("fetch"):
-                gradient = decode_gradient(self._fetched(part.object), part.num_samples)
+                gradient = _decoded(self._fetched(part.object), part, codec)
             with phases.phase("compute"):
                 try:
                     mean.add(gradient)
@@ -244,6 +248,13 @@ def _build(spec: ModelSpec, data: DataParts) -> _BuiltModel:
         model = build(spec, data.num_classes)
     model_input = input_of(spec, model, data.shape)
     return _BuiltModel(model.to(memory_format=torch.channels_last), Layout.of(model), model_input)
+
+
+def _decoded(buffer: bytearray, part: WeightedObject, codec: Codec) -> Gradient:
+    try:
+        return decode_gradient(buffer, part.num_samples, codec)
+    except ObjectCorrupt as error:
+        raise ObjectCorrupt(f"{part.object.url.partition('?')[0]}: {error}") from error
 
 
 def _check_ranges(ranges: list[tuple[int, int, int]], lengths: list[int]) -> None:

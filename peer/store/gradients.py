@@ -1,5 +1,6 @@
 """The wire form of a gradient, as functions and peers store it, compressed or not."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,9 +30,15 @@ def encode_gradient(
     Raises:
         TrainingDiverged: a value is not finite, and there is a codec.
     """
-    compressed = codec.encode(gradient.values, noise)
+    return encode_compressed(codec.encode(gradient.values, noise), gradient, codec)
+
+
+def encode_compressed(
+    compressed: Mapping[str, torch.Tensor], gradient: Gradient, codec: Codec
+) -> tensors.EncodedTensors:
+    """Return the wire form of a gradient whose values `codec` has encoded as `compressed`."""
     state = {"buffers": gradient.buffers, "counters": gradient.counters}
-    return tensors.encode(compressed | state, _metadata(codec, len(gradient.values)), codec.name)
+    return tensors.encode({**compressed, **state}, _metadata(codec, len(gradient.values)), codec.name)
 
 
 def decode_gradient(

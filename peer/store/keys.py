@@ -120,6 +120,16 @@ def checkpoint(run_name: str, round_number: int, part: str) -> str:
     return f"{run(run_name)}checkpoints/{round_number}/{checked(part, 'checkpoint part')}"
 
 
+def residual(run_name: str, round_number: int, peer: int) -> str:
+    """Return the key of one peer's part of a checkpoint: what its codec has left out so far."""
+    return checkpoint(run_name, round_number, str(peer))
+
+
+def residual_manifest(run_name: str, round_number: int, peer: int) -> str:
+    """Return the key under which a peer says that its part of a checkpoint is there."""
+    return checkpoint(run_name, round_number, f"{peer}.json")
+
+
 def checkpoints(run_name: str) -> str:
     """Return the prefix of a run's checkpoints, ending with a slash."""
     return f"{run(run_name)}checkpoints/"

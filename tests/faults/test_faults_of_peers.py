@@ -10,7 +10,7 @@ import pytest
 import torch
 from harness import IMPATIENT, WITHOUT_FUNCTIONS, Runner
 
-from peer import runs, training
+from peer import checkpoint, runs, training
 from peer.aggregation import Gradient
 from peer.config import Liveness, RunStart
 from peer.decisions import Decision
@@ -89,6 +89,28 @@ def test_signalled_run_checkpoints_and_resume_ends_with_the_same_weights(
 
     assert stopped.value.exit_code == 128 + number
     assert start.resumed_round is not None and 5 <= start.resumed_round < 10
+    assert {result.weights.checksum for result in results} == {undisturbed}
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize("strategy", WITHOUT_FUNCTIONS)
+def test_resumed_run_has_what_its_codec_had_left_out(local_runner: Runner, strategy: str, how: str) -> None:
+    changes = {**LOCAL, "exchange": strategy, "compression": "topk:0.02"}
+    undisturbed = local_runner.train(f"left-out-{strategy}-{how}", **changes)[0].weights.checksum
+    run = f"left-out-{strategy}-{how}-{how}"
+
+    def end() -> None:
+        if how == "killed":
+            os.kill(child_of_rank(2), signal.SIGKILL)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(PeerlessError, match="SIGKILL" if how == "killed" else "checkpointed"):
+        local_runner.train(run, once_after_round(4, end), **changes)
+    checkpointed = checkpoint.newest(local_runner.store, run)
+    results = local_runner.resume(run)
+
+    assert checkpointed.round > 0 and len(checkpointed.residuals) == 4
     assert {result.weights.checksum for result in results} == {undisturbed}
 
 

@@ -60,9 +60,9 @@ def num_series(metrics: PeerMetrics) -> int:
 
 
 def test_add_round_counts_what_the_record_says() -> None:
-    metrics = metrics_of(rounds=100, initial_weights_bytes=4000)
+    metrics = metrics_of(rounds=100)
 
-    metrics.add_round(record_of(0, validation_loss=1.5, exchange_bytes=1000))
+    metrics.add_round(record_of(0, validation_loss=1.5, exchange_bytes=1000, uncompressed_bytes=4000))
     metrics.add_round(record_of(1))
 
     expected = {

@@ -1,17 +1,26 @@
 """What peers publish, keep and delete, on a real store, without training anything."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from harness import IMPATIENT
 
 from peer import checkpoint
 from peer.checkpoint import Checkpoints
+from peer.compression.codecs import codec_named
+from peer.config import RunStart
 from peer.decisions import Progress
-from peer.errors import CheckpointError, ObjectCorrupt
+from peer.errors import CheckpointError, ObjectCorrupt, PeerLost
+from peer.exchange.compressor import Compressor
 from peer.garbage import Garbage
 from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
-from peer.messages import OptimizerSpec, StoredObject
+from peer.membership import Membership
+from peer.messages import OptimizerSpec, PeerManifest, StoredObject
 from peer.phases import PhaseClock
+from peer.rendezvous import Rendezvous
+from peer.residuals import Residuals
 from peer.store import keys
 from peer.store.s3 import Store
 from peer.weights import Weights, fetch
@@ -25,6 +34,13 @@ def present(store: Store, prefix: str) -> set[str]:
     return {key.removeprefix(prefix) for key, _ in store.list(prefix)}
 
 
+def without_memory(store: Store, garbage: Garbage, num_peers: int) -> Residuals:
+    membership = Membership(store, "run", 0, IMPATIENT)
+    rendezvous = Rendezvous(store, membership, "run", 0, num_peers, PhaseClock())
+    own = PeerManifest("run", 0, 0, 0, membership.incarnation, "", "cpu")
+    return Residuals(store, garbage, rendezvous, Compressor(), own)
+
+
 class Peers:
     """Two peers of a run that publish in turn, in one process."""
 
@@ -33,7 +49,7 @@ class Peers:
         self.garbage = Garbage(store, is_kept=False)
         self.weights = [Weights(store, self.garbage, "run", rank, 2, PhaseClock()) for rank in range(2)]
         self.checkpoints = [
-            Checkpoints(store, self.garbage, weights, "run", rank, 2)
+            Checkpoints(store, self.garbage, weights, without_memory(store, self.garbage, 2), "run", rank, 2)
             for rank, weights in enumerate(self.weights)
         ]
 
@@ -128,7 +144,7 @@ def test_resumed_optimizer_steps_as_the_first_would_have(store: Store, name: str
     spec = OptimizerSpec(name=name, learning_rate=0.1)  # type: ignore[arg-type]
     garbage = Garbage(store, is_kept=False)
     weights = Weights(store, garbage, "run", 0, 1, PhaseClock())
-    checkpoints = Checkpoints(store, garbage, weights, "run", 0, 1)
+    checkpoints = Checkpoints(store, garbage, weights, without_memory(store, garbage, 1), "run", 0, 1)
     optimizer = FlatOptimizer(torch.linspace(-1, 1, 100), spec)
     gradients = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
     optimizer.step(gradients[0])
@@ -145,3 +161,96 @@ def test_resumed_optimizer_steps_as_the_first_would_have(store: Store, name: str
         resumed.step(gradient)
 
     assert torch.equal(resumed.parameters, optimizer.parameters)
+
+
+class PeersWithMemory:
+    """Two peers whose codec leaves something out, in one process; each has left out its rank plus one."""
+
+    def __init__(self, store: Store, generation: int = 0) -> None:
+        self.garbage = Garbage(store, is_kept=False)
+        self.compressors = [Compressor(codec_named("topk:0.1"), has_memory=True) for _ in range(2)]
+        self.memberships = [Membership(store, "run", rank, IMPATIENT) for rank in range(2)]
+        self.residuals = []
+        for rank, membership in enumerate(self.memberships):
+            membership.claim(RunStart(generation))
+            self.compressors[rank].restore(torch.full((50,), rank + 1.0))
+            rendezvous = Rendezvous(store, membership, "run", generation, 2, PhaseClock())
+            own = PeerManifest("run", generation, 0, rank, membership.incarnation, "", "cpu")
+            compressor = self.compressors[rank]
+            self.residuals.append(Residuals(store, self.garbage, rendezvous, compressor, own))
+
+    def leave(self) -> None:
+        for membership in self.memberships:
+            membership.leave("finished")
+        self.garbage.close()
+
+
+def checkpoints_of(store: Store, peers: PeersWithMemory, rank: int) -> tuple[Checkpoints, Weights]:
+    weights = Weights(store, peers.garbage, "run", rank, 2, PhaseClock())
+    return Checkpoints(store, peers.garbage, weights, peers.residuals[rank], "run", rank, 2), weights
+
+
+def test_checkpoint_has_the_residual_of_every_peer_and_gives_it_back(store: Store) -> None:
+    peers = PeersWithMemory(store)
+
+    def take_part(rank: int) -> None:
+        checkpoints, weights = checkpoints_of(store, peers, rank)
+        for number in (0, 2, 4):
+            stored = weights.publish(number, state(number))
+            optimizer = FlatOptimizer(state(number).parameters, OptimizerSpec())
+            checkpoints.write(number, stored, optimizer, Progress(learning_rate=1.0))
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(take_part, range(2)))
+    peers.leave()
+    newest = checkpoint.newest(store, "run")
+    resumed = PeersWithMemory(store, generation=1)
+    for rank in range(2):
+        resumed.compressors[rank].restore(torch.empty(0))
+        checkpoints_of(store, resumed, rank)[0].adopt(newest)
+    resumed.leave()
+
+    assert newest.round == 4
+    assert [part.key for part in newest.residuals] == [keys.residual("run", 4, rank) for rank in range(2)]
+    assert [each.residual.tolist() for each in resumed.compressors] == [[1.0] * 50, [2.0] * 50]
+    parts = ("0", "0.json", "1", "1.json", "manifest.json", "shared")
+    assert present(store, keys.checkpoints("run")) == {f"{kept}/{part}" for kept in (2, 4) for part in parts}
+
+
+def test_checkpoint_is_not_complete_without_a_peers_residual(store: Store) -> None:
+    peers = PeersWithMemory(store)
+    peers.memberships[1].leave("failed", "killed")
+
+    checkpoints, weights = checkpoints_of(store, peers, 0)
+    stored = weights.publish(0, state(0))
+    with pytest.raises(PeerLost, match="peer 1 of run run"):
+        checkpoints.write(
+            0, stored, FlatOptimizer(state(0).parameters, OptimizerSpec()), Progress(learning_rate=1.0)
+        )
+    peers.leave()
+
+    with pytest.raises(CheckpointError):
+        checkpoint.newest(store, "run")
+
+
+def test_residual_of_an_earlier_generation_does_not_count(store: Store) -> None:
+    earlier = PeersWithMemory(store)
+    earlier.residuals[1].put(0)
+    earlier.leave()
+    peers = PeersWithMemory(store, generation=1)
+    peers.residuals[0].put(0)
+    peers.memberships[1].leave("failed", "killed")
+
+    with pytest.raises(PeerLost):
+        peers.residuals[0].collect(0)
+
+    peers.leave()
+
+
+def test_checkpoint_without_residuals_is_refused_by_a_codec_that_needs_them(store: Store) -> None:
+    peers = PeersWithMemory(store)
+
+    with pytest.raises(CheckpointError, match="no residual of peer 0"):
+        peers.residuals[0].restore([])
+
+    peers.leave()

@@ -40,6 +40,19 @@ def test_estimates_have_the_bytes_of_the_formula() -> None:
     assert (by_name["scatter_reduce"].up_bytes, by_name["scatter_reduce"].down_bytes) == (8_000, 12_000)
 
 
+def test_estimates_with_a_codec_count_what_travels_compressed_and_what_does_not() -> None:
+    by_name = {estimate.strategy: estimate for estimate in estimates(8_000, 4, SLOW, compressed_bytes=80)}
+
+    gathered, reduced = by_name["all_gather"], by_name["scatter_reduce"]
+    assert (gathered.up_bytes, gathered.down_bytes) == (80, 240)
+    assert (reduced.up_bytes, reduced.down_bytes) == (60 + 2_000, 60 + 6_000)
+
+
+def test_estimates_with_a_strong_codec_prefer_what_never_travels_as_float32() -> None:
+    assert estimates(100_000_000, 8, SLOW)[0].strategy == "scatter_reduce"
+    assert estimates(100_000_000, 8, SLOW, compressed_bytes=1_000_000)[0].strategy == "all_gather"
+
+
 def test_probe_takes_latency_out_of_the_rate(store: Store) -> None:
     times: Iterator[float] = iter([0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 3, 0, 5])
 

@@ -1,7 +1,7 @@
 """What every exchange strategy must do, against real stores: the same mean everywhere, bit for bit."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -12,11 +12,17 @@ from harness import IMPATIENT
 
 from peer import exchange
 from peer.aggregation import Gradient, WeightedMean
+from peer.compression.codecs import codec_named
+from peer.compression.names import parse
+from peer.compression.noise import Noise
 from peer.config import EXCHANGES, RunStart
-from peer.errors import ObjectCorrupt, PeerDiverged, PeerLost
+from peer.errors import ObjectCorrupt, PeerDiverged, PeerLost, TrainingDiverged
 from peer.exchange import Exchange, Exchanged
+from peer.exchange.compressor import Compressor
+from peer.exchange.traffic import Traffic
 from peer.fanout import FanOut, RetryPolicy
 from peer.invokers import Invoker
+from peer.learning.seeds import derive_seed
 from peer.learning.worker import Worker
 from peer.membership import Membership
 from peer.messages import AggregateReply, AggregateRequest, PeerManifest
@@ -27,6 +33,8 @@ from peer.store.s3 import Store, StoreAddress
 from peer.store.transfer import HttpTransfer
 
 RUN = "run"
+SEED = 5
+CODECS = ("fp16", "bf16", "int8", "qsgd:8", "qsgd:3", "topk:0.01")
 LIVENESS = replace(IMPATIENT, join_seconds=2.0)
 WEIGHTS = "a" * 64
 
@@ -39,6 +47,14 @@ def gradient_of(peer: int, values: int = 20_000, buffers: int = 0, counters: int
         torch.randint(0, 100, (counters,), generator=generator),
         num_samples=10 + 3 * peer,
     )
+
+
+def decoded_of(codec: str, peer: int, values: int) -> Gradient:
+    """Return what everybody has to make of a peer's gradient, by the codec alone."""
+    gradient, compressed = gradient_of(peer, values, 30, 2), codec_named(codec)
+    noise = Noise(derive_seed("exchange", SEED, 0, peer))
+    decoded = compressed.decode(compressed.encode(gradient.values, noise), values)
+    return replace(gradient, values=decoded)
 
 
 def mean_of(gradients: list[Gradient]) -> Gradient:
@@ -75,6 +91,8 @@ class Group:
 
     address: StoreAddress
     strategy: str
+    codec: str = "none"
+    run: str = RUN
     bytes_moved: dict[str, int] = field(default_factory=lambda: {"put": 0, "get": 0})
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,26 +100,32 @@ class Group:
         with self.lock:
             self.bytes_moved[operation] = self.bytes_moved.get(operation, 0) + num_bytes
 
-    def _exchange(self, store: Store, rendezvous: Rendezvous) -> Exchange:
+    def _exchange(self, store: Store, rendezvous: Rendezvous, codec: str) -> Exchange:
         invoker, fan_out = DirectInvoker(store), FanOut(1, RetryPolicy(max_failures=0), lambda _: None)
-        return exchange.create(self.strategy, store, rendezvous, cast(Invoker, invoker), fan_out)
+        name = parse(codec)
+        compressor = Compressor(codec_named(name), SEED, has_memory=name.has_memory)
+        traffic = Traffic(store, compressor)
+        return exchange.create(self.strategy, traffic, rendezvous, cast(Invoker, invoker), fan_out)
 
     def round(
         self,
         gradients: dict[int, Gradient],
         num_peers: int,
         weights: Callable[[int], str] = lambda _: WEIGHTS,
+        codecs: Mapping[int, str] | None = None,
     ) -> list[Exchanged]:
         """Return what each of these peers gets; the first error of any is raised."""
 
         def take_part(peer: int) -> Exchanged:
             store = Store(self.address, on_transfer=self.count)
-            membership = Membership(store, RUN, peer, LIVENESS)
+            membership = Membership(store, self.run, peer, LIVENESS)
             membership.claim(RunStart())
             try:
-                rendezvous = Rendezvous(store, membership, RUN, 0, num_peers, PhaseClock())
-                manifest = PeerManifest(RUN, 0, 0, peer, membership.incarnation, weights(peer), f"cpu-{peer}")
-                return self._exchange(store, rendezvous).run(gradients[peer], manifest)
+                rendezvous = Rendezvous(store, membership, self.run, 0, num_peers, PhaseClock())
+                incarnation = membership.incarnation
+                manifest = PeerManifest(self.run, 0, 0, peer, incarnation, weights(peer), f"cpu-{peer}")
+                codec = (codecs or {}).get(peer, self.codec)
+                return self._exchange(store, rendezvous, codec).run(gradients[peer], manifest)
             finally:
                 membership.leave("finished")
                 store.close()
@@ -147,6 +171,67 @@ def test_exchange_of_a_gradient_of_many_parts_gives_the_same_bits(
     exchanged = group.round({peer: gradient_of(peer, 100_000) for peer in range(3)}, 3)
 
     assert all(bits(one.mean.values) == bits(expected.values) for one in exchanged)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("values", [3, 20_000])
+def test_exchange_with_a_codec_gives_every_peer_the_bits_of_what_all_decode(
+    group: Group, codec: str, values: int
+) -> None:
+    expected = mean_of([decoded_of(codec, peer, values) for peer in range(3)])
+
+    compressed = replace(group, codec=codec)
+    exchanged = compressed.round({peer: gradient_of(peer, values, 30, 2) for peer in range(3)}, 3)
+
+    for one in exchanged:
+        assert bits(one.mean.values) == bits(expected.values)
+        assert bits(one.mean.buffers) == bits(expected.buffers)
+        assert bits(one.mean.counters) == bits(expected.counters)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_exchange_of_many_compressed_parts_gives_the_same_bits(
+    group: Group, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    monkeypatch.setattr("peer.exchange.all_gather._PART_BYTES", 32 << 10)
+    expected = mean_of([decoded_of(codec, peer, 100_000) for peer in range(3)])
+
+    compressed = replace(group, codec=codec)
+    exchanged = compressed.round({peer: gradient_of(peer, 100_000, 30, 2) for peer in range(3)}, 3)
+
+    assert all(bits(one.mean.values) == bits(expected.values) for one in exchanged)
+
+
+def test_exchange_tells_how_large_its_parts_were_before(group: Group) -> None:
+    gradients = {peer: gradient_of(peer, 100_000, 30, 2) for peer in range(3)}
+    plain = group.round(
+        {peer: replace(each, values=each.values.clone()) for peer, each in gradients.items()}, 3
+    )
+    sizes = [sum(part.length for part in one.manifests[peer].parts) for peer, one in enumerate(plain)]
+    assert [one.uncompressed_bytes for one in plain] == sizes
+
+    exchanged = replace(group, codec="int8", run="second").round(gradients, 3)
+
+    assert [one.uncompressed_bytes for one in exchanged] == sizes
+    for peer, one in enumerate(exchanged):
+        assert sizes[peer] / sum(part.length for part in one.manifests[peer].parts) > 3.8
+
+
+def test_exchange_of_a_gradient_that_is_not_finite_names_its_peer(group: Group) -> None:
+    gradients = {peer: gradient_of(peer) for peer in range(2)}
+    gradients[1].values[7] = float("nan")
+
+    with pytest.raises(TrainingDiverged, match="peer 1, round 0 of run run: the gradient has .* nan"):
+        replace(group, codec="int8").round({1: gradients[1]}, 2)
+
+
+def test_exchange_with_a_peer_of_another_codec_names_it(store: Store) -> None:
+    for strategy in EXCHANGES:
+        group = Group(store.address, strategy, codec="int8", run=f"run-{strategy}")
+        codecs = {0: "int8", 1: "qsgd:8"}
+
+        with pytest.raises(ObjectCorrupt, match=r"exchange/1/\d: .*codec 'qsgd:8'"):
+            group.round({peer: gradient_of(peer) for peer in range(2)}, 2, codecs=codecs)
 
 
 def test_exchange_names_all_that_it_stored(group: Group, store: Store) -> None:

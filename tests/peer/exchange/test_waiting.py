@@ -9,6 +9,8 @@ import torch
 from peer.aggregation import Gradient
 from peer.config import Liveness, RunStart
 from peer.exchange.all_gather import AllGather
+from peer.exchange.compressor import Compressor
+from peer.exchange.traffic import Traffic
 from peer.membership import Membership
 from peer.messages import PeerManifest
 from peer.phases import PhaseClock
@@ -37,7 +39,8 @@ def exchanged(
     membership.claim(RunStart())
     watched = Store(address, on_request=told)
     try:
-        exchange = AllGather(watched, Rendezvous(watched, membership, RUN, 0, 2, clock))
+        rendezvous = Rendezvous(watched, membership, RUN, 0, 2, clock)
+        exchange = AllGather(Traffic(watched, Compressor()), rendezvous)
         manifest = PeerManifest(RUN, 0, 0, peer, membership.incarnation, "0" * 64, "cpu")
         with clock.phase("exchange"):
             before()
