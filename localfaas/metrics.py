@@ -4,7 +4,10 @@ Every series is read from the pools when it is asked for, so a removed function'
 are bounded: a function, a status code, a mechanism. docs/metrics.md has a row for each.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -70,6 +73,7 @@ class _FunctionCollector(Collector):
         yield from _memory(pools, usages)
         yield from _memory_pressure(pools, usages, runtime.memory_source)
         yield from _asynchronous(self._queue)
+        yield from _state_disk(self._functions.state_dir)
 
 
 def _label(pool: Pool) -> str:
@@ -203,6 +207,18 @@ def _asynchronous(queue: AsyncQueue) -> Iterator[Metric]:
         depth.add_metric([label], num_calls)
         oldest.add_metric([label], seconds)
     yield from (depth, oldest)
+
+
+def _state_disk(state_dir: Path) -> Iterator[Metric]:
+    """Yield what tells that changes and asynchronous calls will be refused; absent where nobody knows."""
+    with suppress(OSError):
+        usage = shutil.disk_usage(state_dir)
+        yield GaugeMetricFamily(
+            "localfaas_state_disk_free_bytes", "Room on the state directory's disk.", value=usage.free
+        )
+        yield GaugeMetricFamily(
+            "localfaas_state_disk_size_bytes", "Size of the state directory's disk.", value=usage.total
+        )
 
 
 def _gauge(pools: list[Pool], name: str, text: str, value: Callable[[Pool], float]) -> Metric:

@@ -144,13 +144,19 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         host, port, *_ = (sockets or [])[0].getsockname()
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._announce(url)
+
+    def _announce(self, url: str) -> None:
+        """Say where the gateway listens, as far as disks take it: a gateway serves without having said so."""
         fields = {"url": url, "pid": os.getpid(), "version": __version__}
         try:
             write_atomically(self._paths.gateway, json.dumps(fields) + "\n")
         except OSError as error:
-            # Functions are served, and can be removed, all the same.
             _log.error("%s cannot be written, it would say %s: %s", self._paths.gateway, url, error.strerror)
-        print(f"localfaas listens at {url}, password in {self._paths.password}", flush=True)
+        try:
+            print(f"localfaas listens at {url}, password in {self._paths.password}", flush=True)
+        except OSError as error:
+            _log.error("stdout cannot be written, it would say %s: %s", url, error.strerror)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from parts import missing
 
 
@@ -24,3 +25,10 @@ def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
     finally:
         # Lazily: whoever still has a file open there does not keep the name.
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(directory: Path) -> None:
+    """Write until nothing more goes in."""
+    with (directory / "filling").open("ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"x" * 65536)

@@ -1,6 +1,9 @@
 """A function fills the disk that the gateway keeps its state on."""
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 from callbacks import Receiver
-from disks import small_disk
+from disks import fill, small_disk
 
 from localfaas.async_store import AsyncCall, CallStore
 from localfaas.config import write_atomically
@@ -77,13 +80,6 @@ def gateway(disk: Path, tmp_path: Path, make_gateway: Callable[..., Any], projec
     return live
 
 
-def fill(directory: Path) -> None:
-    """Write until nothing more goes in."""
-    with (directory / "filling").open("ab", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        while True:
-            file.write(b"x" * 65536)
-
-
 def let_fill(gateway: Any) -> None:
     """Have the function fill the disk."""
     assert gateway.call("filler").text == "ENOSPC"
@@ -103,9 +99,9 @@ def send(gateway: Any, call_id: str, url: str) -> requests.Response:
 
 def stored(state_dir: Path) -> dict[str, bytes]:
     """Return every file that says what is deployed, by its path."""
-    folders = [state_dir / name for name in ("functions", "namespaces", "secrets", "images")]
+    folders = [state_dir / name for name in ("functions", "namespaces", "secrets", "images", "build")]
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    return {str(path): path.read_bytes() for path in found}
+    return {str(path): path.read_bytes() for path in found if path.name != "filling"}
 
 
 CHANGES = [
@@ -123,14 +119,22 @@ def test_changes_are_refused_and_lose_nothing_and_others_go_on_answering(gateway
     assert gateway.system("POST", "secrets", json={"name": "one", "value": "v"}).status_code == 201
     before, status = stored(gateway.state_dir), gateway.status("fn")
 
+    assert gateway.metric("localfaas_state_disk_free_bytes") > 1 << 20
+
     let_fill(gateway)
 
+    assert gateway.metric("localfaas_state_disk_free_bytes") == 0
+    assert gateway.metric("localfaas_state_disk_size_bytes") == DISK_BYTES
     for method, path, body, _ in CHANGES:
         reply = gateway.system(method, path, json=body)
         assert (reply.status_code, "no room for" in reply.text) == (507, True), (
             f"{method} {path}: {reply.text}"
         )
         assert str(gateway.state_dir) in reply.text and "0.0 of 4.0 MiB are free" in reply.text
+    built = gateway.run("build", "-f", "stack.yml")
+    assert (built.returncode, "No space left on device" in built.stderr) == (2, True), built.stderr
+    added = gateway.run("image", "add", "my/sum", "--command", "cat")
+    assert (added.returncode, "No space left on device" in added.stderr) == (1, True), added.stderr
     assert stored(gateway.state_dir) == before
     assert gateway.status("fn") == status
     assert gateway.system("GET", "function/new").status_code == 404
@@ -224,6 +228,21 @@ def test_log_that_fills_the_disk_goes_with_its_function(gateway: Any, project: A
     assert gateway.system("POST", "functions", json=new).status_code == 507
     assert gateway.system("DELETE", "functions", json={"functionName": "flood"}).status_code == 202
     assert gateway.system("POST", "functions", json=new).status_code == 202
+
+
+def test_gateway_whose_own_log_is_on_a_full_disk_serves(tmp_path: Path, until: Callable[..., Any]) -> None:
+    state_dir = tmp_path / "state"
+    command = [sys.executable, "-m", "localfaas", "serve", "--port", "0", "--state-dir", str(state_dir)]
+    with open("/dev/full", "w") as full, subprocess.Popen(command, stdout=full, stderr=full) as process:
+        try:
+            written = until((state_dir / "gateway.json").exists, "it listens", 60)
+            url = json.loads((state_dir / "gateway.json").read_text())["url"]
+
+            assert written and requests.get(f"{url}/healthz", timeout=30).text == "OK\n"
+            assert requests.get(f"{url}/function/nobody", timeout=30).status_code == 404
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def test_line_after_a_full_disk_is_whole(disk: Path) -> None:
