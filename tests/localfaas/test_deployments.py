@@ -90,6 +90,16 @@ def test_store_record_saved_is_loaded(tmp_path: Path) -> None:
     assert DeploymentStore(tmp_path).load() == []
 
 
+def test_store_leaves_nothing_of_what_a_kill_left_half_written(tmp_path: Path) -> None:
+    record = DeploymentRecord.fresh(parse_deployment(MINIMAL))
+    DeploymentStore(tmp_path).save(record)
+    (tmp_path / ".fn.json.k1ll3d").write_text('{"deployment": {}')
+
+    assert DeploymentStore(tmp_path).load() == [record]
+
+    assert [path.name for path in tmp_path.iterdir()] == ["fn.json"]
+
+
 def test_store_with_a_damaged_file_names_it(tmp_path: Path) -> None:
     (tmp_path / "fn.json").write_text('{"deployment": {}')
 
