@@ -169,6 +169,7 @@ class Compute:
                 seed=config.seed,
                 result_url=invoker.writable(result_key),
                 local_optimizer=local,
+                codec=config.function_compression,
             )
             with self._noticing_out_of_memory("gradient"):
                 reply, gradient = invoker.gradient(request, result_key)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from peer import __version__
-from peer.compression.names import NONE, parse
+from peer.compression.names import NONE, parse, parse_stateless
 from peer.errors import ConfigurationDiffers, ConfigurationError
 from peer.messages import PROTOCOL_VERSION, Adaptation, Message, ModelSpec, OptimizerSpec
 
@@ -79,6 +79,7 @@ class RunConfig(Message, frozen=True):
     compute: str = "functions"
     exchange: str = "all_gather"
     compression: str = NONE
+    function_compression: str = NONE
     invocation_seconds: float = 120.0
     keep_objects: bool = False
     no_adapt: bool = False
@@ -170,6 +171,7 @@ def validate(config: RunConfig) -> None:
                 f"--{name} is {getattr(config, name)!r}; it is one of {', '.join(known)}"
             )
     parse(config.compression)
+    parse_stateless(config.function_compression)
     if (config.compute, config.exchange) == ("local", "in_function"):
         raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
     if config.local_steps:

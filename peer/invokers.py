@@ -11,6 +11,7 @@ import msgspec
 from peer import messages
 from peer.adaptation import Adapter
 from peer.aggregation import Gradient
+from peer.compression.codecs import codec_named
 from peer.config import GatewayAddress, RunConfig, is_adaptive
 from peer.errors import FunctionRefused, InvocationFailed, ObjectMissing
 from peer.gateway import Gateway
@@ -89,7 +90,7 @@ class FunctionInvoker:
             raise InvocationFailed(
                 f"function gradient replied, but its result is not stored: {error}"
             ) from error
-        return reply, decode_gradient(buffer, reply.training.num_samples)
+        return reply, decode_gradient(buffer, reply.training.num_samples, codec_named(request.codec))
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Invoke `evaluate`; see `Invoker.gradient`."""
@@ -179,7 +180,7 @@ class LocalInvoker:
         """Compute a gradient; see `Invoker.gradient`. The reply has length 0: nothing was stored."""
         with self._lock:
             reply = self._worker.gradient(request)
-            gradient = decode_gradient(self._result, reply.training.num_samples)
+            gradient = decode_gradient(self._result, reply.training.num_samples, codec_named(request.codec))
         return msgspec.structs.replace(reply, length=0), gradient
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:

@@ -88,12 +88,14 @@ class GradientRequest(SamplesRequest, frozen=True):
     """Compute the mean gradient of these batches at these weights, and put it under `result_url`.
 
     With `local_optimizer`: take a step of it a batch instead, and put there how far they moved the weights.
+    What is put is compressed by `codec`, one without a memory.
     """
 
     micro_batch: int
     seed: int
     result_url: str
     local_optimizer: OptimizerSpec | None = None
+    codec: str = "none"
 
 
 class EvaluateRequest(SamplesRequest, frozen=True):

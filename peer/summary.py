@@ -84,6 +84,7 @@ class Summary(Message, frozen=True):
     slowest: dict[str, SlowestPeer] = {}
     adaptations: list[Adaptation] = []
     compression: str = NONE
+    function_compression: str = NONE
     exchange_bytes: int = 0
     compression_ratio: float = 1.0
 
@@ -155,6 +156,7 @@ def summarise(
         slowest=_slowest(last) if num_peers > 1 else {},
         adaptations=merged([*config.adaptations, *_adaptations(last), *result.adaptations]),
         compression=config.compression,
+        function_compression=config.function_compression,
         exchange_bytes=exchange_bytes,
         compression_ratio=uncompressed_bytes / exchange_bytes if exchange_bytes else 1.0,
     )

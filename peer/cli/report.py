@@ -53,6 +53,8 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
     if summary.compression != NONE:
         text = f"{summary.compression}, gradients {summary.compression_ratio:.2f} times smaller"
         _line("compression", f"{text}: {_megabytes(summary.exchange_bytes)}")
+    if summary.function_compression != NONE:
+        _line("of functions", summary.function_compression)
     _line("weights", f"sha256 {summary.weights_sha256[:16]}…, the same on all {summary.num_peers} peers")
     if directory is not None:
         _line("files", f"{shortest(directory)}/")

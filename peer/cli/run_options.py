@@ -12,7 +12,14 @@ from click.core import ParameterSource
 from msgspec.structs import replace
 
 from peer.cli.options import Count, Declared, Number, declare, option
-from peer.cli.values import codec_name, count_or, dataset_name, size_or_none, yaml_mapping
+from peer.cli.values import (
+    codec_name,
+    count_or,
+    dataset_name,
+    size_or_none,
+    stateless_codec_name,
+    yaml_mapping,
+)
 from peer.compression.names import NONE
 from peer.config import ALL_BATCHES, AUTOMATIC_EXCHANGE, EXCHANGES, RunConfig, validate
 from peer.errors import ConfigurationDiffers
@@ -239,6 +246,15 @@ _OPTIONS = (
         "compression",
         "Of exchanged gradients: fp16, bf16, int8, qsgd:BITS, topk:RATIO (docs/compression.md).",
         type=codec_name,
+        metavar="CODEC",
+        default=NONE,
+    ),
+    _of(
+        _WHERE,
+        "--function-compression",
+        "function_compression",
+        "Of what functions compute: fp16, bf16, int8, qsgd:BITS.",
+        type=stateless_codec_name,
         metavar="CODEC",
         default=NONE,
     ),

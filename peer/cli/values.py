@@ -7,7 +7,7 @@ from typing import Any
 import click
 import yaml
 
-from peer.compression.names import CodecName, parse
+from peer.compression.names import CodecName, parse, parse_stateless
 from peer.errors import ConfigurationError, InvalidName
 from peer.sizes import parse_size
 from peer.store import keys
@@ -59,6 +59,11 @@ def size_or_none(value: Any) -> int:
 def codec_name(value: Any) -> str:
     """Return the canonical name of a codec."""
     return _codec(value, parse)
+
+
+def stateless_codec_name(value: Any) -> str:
+    """Return the canonical name of a codec that functions may use."""
+    return _codec(value, parse_stateless)
 
 
 def _codec(value: Any, read: Callable[[str], CodecName]) -> str:

@@ -10,6 +10,8 @@ from torch import nn
 
 from peer.aggregation import Gradient, WeightedMean
 from peer.compression.codecs import Codec, codec_named
+from peer.compression.names import parse_stateless
+from peer.compression.noise import Noise
 from peer.errors import FunctionRefused, ObjectCorrupt
 from peer.learning import preprocess
 from peer.learning.cache import Cache
@@ -25,6 +27,7 @@ from peer.learning.gradients import (
 )
 from peer.learning.local_steps import take_steps
 from peer.learning.models import ModelInput, build, check_allowed, input_of
+from peer.learning.seeds import derive_seed
 from peer.learning.threads import use_one_thread
 from peer.learning.usage import Phases, usage
 from peer.messages import (
@@ -94,18 +97,19 @@ class Worker:
 
         Raises:
             FunctionRefused: the request is not possible here; nothing was stored.
-            ConfigurationError: its model, arguments or weights are wrong; nothing was stored.
+            ConfigurationError: its model, arguments, weights or codec are wrong; nothing was stored.
             TrainingDiverged: the loss or the gradient is not finite; nothing was stored.
             StoreError: an object could not be read, was not what its checksum says, or not be written.
         """
         use_one_thread()
         phases = Phases()
         loss = loss_named(request.loss)
+        codec = codec_named(parse_stateless(request.codec))
         built = self._model(request.model, request.data, phases)
         with phases.phase("compute"):
             result = self._compute_gradient(request, loss, built, phases)
         with phases.phase("upload"):
-            encoded = tensors.encode(result.tensors())
+            encoded = _encoded(result, request, codec)
             checksum = encoded.xxh3()
             self._upload(request.result_url, encoded)
         return GradientReply(
@@ -248,6 +252,13 @@ def _build(spec: ModelSpec, data: DataParts) -> _BuiltModel:
         model = build(spec, data.num_classes)
     model_input = input_of(spec, model, data.shape)
     return _BuiltModel(model.to(memory_format=torch.channels_last), Layout.of(model), model_input)
+
+
+def _encoded(result: GradientResult, request: GradientRequest, codec: Codec) -> tensors.EncodedTensors:
+    gradient = Gradient(result.gradient, result.buffers, result.counters, result.training.num_samples)
+    # attempts of one invocation have the same noise, so it does not matter which of them is taken
+    seed = derive_seed("function", request.seed, request.round, request.peer, request.invocation)
+    return encode_gradient(gradient, codec, Noise(seed))
 
 
 def _decoded(buffer: bytearray, part: WeightedObject, codec: Codec) -> Gradient:

@@ -1,5 +1,6 @@
 """The deployed handlers, against real stores over presigned URLs."""
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -16,6 +17,8 @@ import torch
 
 from peer import messages
 from peer.aggregation import Gradient, WeightedMean
+from peer.compression.codecs import codec_named
+from peer.compression.noise import Noise
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import SHUFFLED, TRAIN, DatasetManifest
 from peer.learning.flat import Layout
@@ -166,11 +169,13 @@ def test_evaluate_handler_counts_every_sample(site: Site) -> None:
     assert evaluation.loss_sum > 0
 
 
-def weighted(site: Site, number: int, length: int = 1_000) -> tuple[Gradient, WeightedObject]:
+def weighted(
+    site: Site, number: int, length: int = 1_000, codec: str = "none"
+) -> tuple[Gradient, WeightedObject]:
     generator = torch.Generator().manual_seed(number)
     values = torch.randn(length, generator=generator)
     gradient = Gradient(values, torch.empty(0), torch.empty(0).long(), 8 + number)
-    encoded = encode_gradient(gradient)
+    encoded = encode_gradient(gradient, codec_named(codec))
     key = f"runs/test/part-{number}"
     site.store.put(key, encoded.chunks, encoded.length)
     remote = site.remote(key, encoded.length, encoded.xxh3())
@@ -195,6 +200,26 @@ def test_aggregate_handler_stores_the_bits_of_the_left_fold(site: Site) -> None:
     assert status == 200
     assert reply.num_samples == 8 + 9 + 10
     assert torch.equal(found.values, expected.result().values)
+
+
+def test_aggregate_handler_reads_compressed_parts_and_refuses_unknown_codecs(site: Site) -> None:
+    gradients, parts = zip(*(weighted(site, number, codec="int8") for number in range(3)), strict=True)
+    request = msgspec.structs.replace(aggregate_request(site, list(parts)), codec="int8")
+
+    status, body = site.invoke("aggregate", messages.encode(request))
+    unknown = site.refused("aggregate", messages.encode(msgspec.structs.replace(request, codec="gzip")))
+    other = site.refused("aggregate", messages.encode(msgspec.structs.replace(request, codec="fp16")))
+
+    reply = messages.decode(body, AggregateReply)
+    expected, codec = WeightedMean(), codec_named("int8")
+    for gradient in gradients:
+        decoded = codec.decode(codec.encode(gradient.values, Noise(0)), len(gradient.values))
+        expected.add(dataclasses.replace(gradient, values=decoded))
+    found = decode_gradient(site.store.get(RESULT_KEY, reply.length, reply.checksum), reply.num_samples)
+    assert status == 200
+    assert torch.equal(found.values, expected.result().values)
+    assert (unknown[0], unknown[1].error) == (400, "bad_request") and "'gzip'" in unknown[1].message
+    assert (other[0], other[1].error) == (502, "object_corrupt") and "part-0: " in other[1].message
 
 
 def test_aggregate_handler_without_parts_is_a_bad_request(site: Site) -> None:

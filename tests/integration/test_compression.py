@@ -24,6 +24,23 @@ def uncompressed(runner: Runner) -> list[PeerResult]:
     return runner.train("uncompressed", **LOCAL)
 
 
+@pytest.mark.parametrize("codec", ["fp16", "qsgd:4"])
+def test_functions_with_a_codec_put_fewer_bytes_and_give_the_bits_of_the_peers_own(
+    runner: Runner, codec: str
+) -> None:
+    name, changes = codec.replace(":", "-"), {"num_peers": 2, "rounds": 4, "function_compression": codec}
+    plain, records = list[RoundRecord](), list[RoundRecord]()
+
+    runner.train(f"{name}-plain", plain.append, num_peers=2, rounds=4)
+    by_functions = runner.train(f"{name}-functions", records.append, **changes)
+    by_peers = runner.train(f"{name}-peers", **changes, compute="local")
+
+    weights = {result.weights.checksum for result in (*by_functions, *by_peers)}
+    assert len(weights) == 1
+    before, after = (sum(each.object_bytes["function_put"] for each in those) for those in (plain, records))
+    assert before / after > {"fp16": 1.9, "qsgd:4": 7}[codec]
+
+
 @pytest.mark.parametrize("codec", LEAST_RATIOS)
 def test_run_with_a_codec_learns_and_has_the_same_weights_however_it_exchanges(
     runner: Runner, uncompressed: list[PeerResult], codec: str

@@ -36,6 +36,10 @@ OPTIONS = {
     "epochs and rounds": (["train", "--epochs", "1", "--rounds", "3"], "--epochs and --rounds"),
     "codec unknown": (["train", "--compression", "gzip"], "codec 'gzip' is not known: it is none, fp16"),
     "codec of 9 bits": (["train", "--compression", "qsgd:9"], "qsgd:bits (2 to 8)"),
+    "codec with memory": (
+        ["train", "--function-compression", "topk:0.1"],
+        "functions keep nothing: take fp16",
+    ),
     "codec of nothing": (["train", "--compression", "topk:0"], "topk:ratio (above 0, at most 1)"),
     "early stop blind": (["train", "--early-stop", "3", "--evaluate-every", "0"], "--evaluate-every"),
     "arguments no YAML": (["train", "--model-arguments", "{input_size: 20"], "is not YAML"),

@@ -5,11 +5,15 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from peer.compression.codecs import codec_named
+from peer.compression.noise import Noise
 from peer.errors import ConfigurationError, DatasetError, FunctionRefused, ObjectCorrupt
 from peer.learning import worker as worker_module
+from peer.learning.seeds import derive_seed
 from peer.learning.usage import usage
-from peer.messages import Batch, ModelSpec, RemoteObject, Usage
+from peer.messages import Batch, ModelSpec, OptimizerSpec, RemoteObject, Usage
 from peer.store import tensors
+from peer.store.gradients import decode_gradient
 
 BATCHES = [Batch(index=0, ranges=[(0, 2, 16), (2, 1, 3)]), Batch(index=1, ranges=[(1, 0, 16)])]
 
@@ -40,6 +44,39 @@ def test_worker_gradient_result_is_what_its_reply_describes(bench: Any) -> None:
     assert result["gradient"].shape == (421_642,)
     assert reply.length == len(bench.objects["result"])
     assert reply.checksum.startswith("xxh3:")
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16", "int8", "qsgd:8", "qsgd:4"])
+@pytest.mark.parametrize("local", [None, OptimizerSpec(learning_rate=0.01)])
+def test_worker_puts_what_the_codec_makes_of_the_gradient(
+    bench: Any, name: str, local: OptimizerSpec | None
+) -> None:
+    worker, codec = bench.worker(), codec_named(name)
+    request = bench.gradient_request("mobilenet_v3_small", BATCHES, local_optimizer=local)
+    plain_reply, plain = worker.gradient(request), bench.result()
+
+    reply = worker.gradient(replace(request, codec=name))
+    found = decode_gradient(bytearray(bench.objects["result"]), 32, codec)
+    again = worker.gradient(replace(request, codec=name, attempt="1"))
+
+    noise = Noise(derive_seed("function", 11, 3, 1, 0))
+    expected = codec.decode(codec.encode(plain["gradient"], noise), len(plain["gradient"]))
+    assert torch.equal(found.values, expected)
+    assert torch.equal(found.buffers, plain["buffers"])
+    assert torch.equal(found.counters, plain["counters"])
+    assert reply.training == plain_reply.training
+    assert reply.length < 0.55 * plain_reply.length
+    assert again.checksum == reply.checksum
+
+
+@pytest.mark.parametrize("name", ["gzip", "topk:0.01"])
+def test_worker_refuses_a_codec_that_it_cannot_have(bench: Any, name: str) -> None:
+    request = bench.gradient_request("cnn", BATCHES, codec=name)
+
+    with pytest.raises(ConfigurationError, match="codec"):
+        bench.worker().gradient(request)
+
+    assert "result" not in bench.objects
 
 
 def test_worker_gradient_depends_on_round_and_peer_through_dropout_only(bench: Any) -> None:
