@@ -19,9 +19,6 @@ from peer.sizes import mib
 
 log = logging.getLogger(__name__)
 
-SPLIT_FUNCTION = "gradient"
-"""The only one whose requests hold batches that can be split."""
-
 _TRIES = 2
 """Attempts at the same sizes, the second on a fresh replica: as long as it may do, no bit is changed."""
 
@@ -77,8 +74,12 @@ class Adapter:
             self._settle()
 
     @contextmanager
-    def noticing(self, function: str) -> Iterator[int]:
+    def noticing(self, function: str, largest_batch: int = 0) -> Iterator[int]:
         """Give the block the micro-batch to use; adapt if what it does runs out of memory.
+
+        Args:
+            function: that the block invokes.
+            largest_batch: samples of its largest batch, 0 where there is none to split.
 
         Raises:
             OutOfMemory: again, where another attempt may fit.
@@ -91,7 +92,7 @@ class Adapter:
         except OutOfMemory as error:
             with self._lock:
                 if sizes is self._sizes:
-                    self._ran_out(function, error)
+                    self._ran_out(function, min(micro_batch or largest_batch, largest_batch), error)
             raise
 
     def asked(self, function: str, ran_out_bytes: int) -> None:
@@ -107,7 +108,7 @@ class Adapter:
 
     def changed_in_flight(self, before: int, after: int, reason: str) -> None:
         """Note that another number of this peer's invocations runs at once from now on."""
-        self._tell("in_flight", SPLIT_FUNCTION, (before, after), reason)
+        self._tell("in_flight", "gradient", (before, after), reason)
 
     def _settle(self) -> None:
         """Forget attempts at other sizes; who began before now is not counted."""
@@ -115,7 +116,7 @@ class Adapter:
         self._num_tries: dict[tuple[str, int], int] = {}
         self._waiting_since: float | None = None
 
-    def _ran_out(self, function: str, error: OutOfMemory) -> None:
+    def _ran_out(self, function: str, num_samples: int, error: OutOfMemory) -> None:
         # somebody else may have raised the limit, so attempts under each one count by themselves
         sizes = (function, error.limit_bytes)
         self._num_tries[sizes] = self._num_tries.get(sizes, 0) + 1
@@ -130,7 +131,7 @@ class Adapter:
             elif self._has_waited():
                 raise LimitHeld(f"the memory limit of {function} has not risen in time")
         except LimitHeld as held:
-            self._split(function, reason, error, held)
+            self._split(function, num_samples, reason, error, held)
             self._settle()
 
     def _raise_limit(self, function: str, ran_out_bytes: int, reason: str) -> bool:
@@ -146,18 +147,19 @@ class Adapter:
             self._waiting_since = now
         return now - self._waiting_since >= self._patience_seconds
 
-    def _split(self, function: str, reason: str, error: OutOfMemory, held: LimitHeld) -> None:
-        size = self._micro_batch or self._config.batch_size
+    def _split(
+        self, function: str, num_samples: int, reason: str, error: OutOfMemory, held: LimitHeld
+    ) -> None:
         layer = self._config.indivisible_layer
-        if function != SPLIT_FUNCTION:
+        if not num_samples:
             unsplit = "only batches of gradients can be split"
         elif layer:
             unsplit = f"batches of {self._config.model.name} cannot be split: {layer} depends on all of one"
-        elif size == 1:
+        elif num_samples == 1:
             unsplit = "even single samples do not fit"
         else:
-            self._micro_batch = (size + 1) // 2
-            self._tell("micro_batch", function, (size, self._micro_batch), reason)
+            self._micro_batch = (num_samples + 1) // 2
+            self._tell("micro_batch", function, (num_samples, self._micro_batch), reason)
             return
         text = f"{error}. Nothing is left to adapt: {held}; {unsplit}"
         raise NothingFits(text, error.limit_bytes) from error

@@ -176,6 +176,11 @@ def validate(config: RunConfig) -> None:
         raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
     if config.local_steps:
         _check_local_steps(config)
+    if config.largest_memory_bytes and not is_adaptive(config):
+        other = "--compute local" if config.compute == "local" else "--no-adapt"
+        raise ConfigurationError(
+            f"--largest-memory raises limits of functions, {other} none: give one of them"
+        )
     if config.optimizer.learning_rate <= 0:
         raise ConfigurationError(f"--learning-rate is {config.optimizer.learning_rate}; it must be above 0")
     if config.early_stop.patience and not config.evaluate_every:

@@ -137,7 +137,8 @@ class AdaptingInvoker:
 
     def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
         """Invoke with the present micro-batch instead of the request's; see `Invoker.gradient`."""
-        with self._adapter.noticing("gradient") as micro_batch:
+        largest_batch = max(sum(stop - start for _, start, stop in each.ranges) for each in request.batches)
+        with self._adapter.noticing("gradient", largest_batch) as micro_batch:
             request = msgspec.structs.replace(request, micro_batch=micro_batch)
             reply, gradient = self._inner.gradient(request, result_key)
         self._adapter.limit_bytes = reply.usage.memory_limit_bytes

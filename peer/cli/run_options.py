@@ -366,7 +366,7 @@ def check_agrees(config: RunConfig, asked: RunConfig, context: click.Context) ->
 def _before_adaptation(config: RunConfig) -> set[int]:
     """Return what the micro-batch of a run may have been asked to be, before the run was adapted."""
     before = {each.before for each in config.adaptations if each.what == "micro_batch"}
-    return before | {0} if config.batch_size in before else before
+    return {0, *before} if before else before
 
 
 def _source(context: click.Context, name: str) -> ParameterSource:

@@ -1,6 +1,7 @@
 """What changes when invocations run out of memory, decided without a gateway."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from harness import SMALL
@@ -41,15 +42,19 @@ class Bench:
         self.told: list[Adaptation] = []
         self.now = 0.0
         config = replace(SMALL, **changes)
+        self.batch_size = config.batch_size
         self.adapter = Adapter(config, 1, self.limits, 60.0, self.told.append, lambda: self.now)
 
     def run_out(self, function: str = "gradient", error: OutOfMemory = RAN_OUT) -> None:
-        with pytest.raises(type(error)), self.adapter.noticing(function):
+        with pytest.raises(type(error)), self.noticing(function):
             raise error
+
+    def noticing(self, function: str = "gradient") -> AbstractContextManager[int]:
+        return self.adapter.noticing(function, self.batch_size if function == "gradient" else 0)
 
     def gives_up(self, function: str, reason: str) -> None:
         text = rf"no memory\. Nothing is left to adapt: the limit is held; {reason}"
-        with pytest.raises(NothingFits, match=text), self.adapter.noticing(function):
+        with pytest.raises(NothingFits, match=text), self.noticing(function):
             raise RAN_OUT
 
     def changes(self) -> list[tuple[str, int, int]]:
@@ -77,7 +82,8 @@ def test_limit_rises_before_a_batch_is_split() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "micro_batch", "sizes"), [(16, 0, [8, 4, 2, 1]), (7, 0, [4, 2, 1]), (64, 5, [3, 2, 1])]
+    ("batch_size", "micro_batch", "sizes"),
+    [(16, 0, [8, 4, 2, 1]), (7, 0, [4, 2, 1]), (64, 5, [3, 2, 1]), (6, 50, [3, 2, 1])],
 )
 def test_batches_are_halved_down_to_single_samples(
     batch_size: int, micro_batch: int, sizes: list[int]
@@ -114,7 +120,7 @@ def test_what_cannot_be_split_ends_with_the_reason(function: str, layer: str, re
 
 def test_attempt_that_began_at_other_sizes_is_not_counted() -> None:
     bench = Bench(batch_size=16)
-    with pytest.raises(OutOfMemory), bench.adapter.noticing("gradient") as late:
+    with pytest.raises(OutOfMemory), bench.noticing() as late:
         bench.run_out()
         bench.run_out()
         raise RAN_OUT
@@ -166,7 +172,7 @@ def test_gateway_that_is_away_is_an_outage_and_changes_nothing() -> None:
     bench = Bench(GatewayUnreachable("away"))
     bench.run_out()
 
-    with pytest.raises(GatewayUnreachable), bench.adapter.noticing("gradient"):
+    with pytest.raises(GatewayUnreachable), bench.noticing():
         raise RAN_OUT
 
     assert bench.changes() == []

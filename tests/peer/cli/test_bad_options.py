@@ -31,6 +31,12 @@ OPTIONS = {
         "an invocation takes a step a batch",
     ),
     "outer momentum 1": (["train", "--local-steps", "8", "--outer-momentum", "1"], "--outer-momentum"),
+    "memory no size": (["train", "--largest-memory", "much"], "'much' is no amount of memory"),
+    "memory held": (["train", "--largest-memory", "2Gi", "--no-adapt"], "--largest-memory raises limits"),
+    "memory of nobody": (
+        ["train", "--largest-memory", "2Gi", "--compute", "local"],
+        "--largest-memory raises",
+    ),
     "batches 0": (["train", "--batches-per-round", "0"], "neither a whole number above 0 nor 'all'"),
     "packing word": (["train", "--batches-per-invocation", "all"], "nor 'auto'"),
     "epochs and rounds": (["train", "--epochs", "1", "--rounds", "3"], "--epochs and --rounds"),
