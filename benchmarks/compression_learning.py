@@ -4,7 +4,7 @@ Four peers in one process and without a store: gradients by `peer.learning`, com
 `peer.exchange.compressor` as for the exchange, folded and applied as peers do it. So the figures are those of
 `peerless train --compute local --compression CODEC` but for which samples a batch has.
 
-    python benchmarks/compression_learning.py [--rounds 120] [--seeds 3] [--batch 64] [CODEC ...]
+    python benchmarks/compression_learning.py [--rounds 120] [--seeds 3] [--first-seed 0] [CODEC ...]
 
 Prints a line a training and a table on stderr, and one JSON line with the test accuracies and `ratio` (bytes
 before to bytes of the objects) by codec, and the host's facts. `short` names what ends more than half a point
@@ -108,7 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Row]:
         Samples(torch.tensor(split.images), torch.tensor(split.labels)) for split in (raw.train, raw.test)
     )
     rows = {codec: Row() for codec in options.codecs}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for codec, row in rows.items():
             state, row.ratio = train(codec, seed, train_set, options.rounds, options.batch)
             model = initialise(_MODEL, 10, seed, (1, 28, 28))
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("codecs", nargs="*", metavar="CODEC", default=list(CODECS))
     parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=64, help="samples of a peer in a round")
     parser.add_argument("--data-dir", type=Path, default=None)
     options = parser.parse_args()

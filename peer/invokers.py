@@ -90,7 +90,8 @@ class FunctionInvoker:
             raise InvocationFailed(
                 f"function gradient replied, but its result is not stored: {error}"
             ) from error
-        return reply, decode_gradient(buffer, reply.training.num_samples, codec_named(request.codec))
+        codec = codec_named(request.codec)
+        return reply, decode_gradient(buffer, reply.training.num_samples, codec, key=result_key)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Invoke `evaluate`; see `Invoker.gradient`."""

@@ -4,7 +4,9 @@ Each peer puts its own and then says so; who writes the checkpoint waits for all
 manifest, which is written last. Codecs without a memory have none, and nothing is put or awaited.
 """
 
-from peer.errors import CheckpointError
+import torch
+
+from peer.errors import CheckpointError, ObjectCorrupt
 from peer.exchange.compressor import Compressor
 from peer.garbage import Garbage
 from peer.messages import PeerManifest, StoredObject
@@ -80,7 +82,11 @@ class Residuals:
             raise CheckpointError(f"the checkpoint of run {run} has no residual of peer {peer}")
         found = stored[peer]
         buffer = self._store.get(found.key, found.length, found.checksum)
-        self._compressor.restore(tensors.decode(buffer).tensors["residual"])
+        named = tensors.decode(buffer).tensors
+        forms = {name: (tensor.dtype, tensor.dim()) for name, tensor in named.items()}
+        if forms != {"residual": (torch.float32, 1)}:
+            raise ObjectCorrupt(f"{found.key} is no residual: it has {forms}")
+        self._compressor.restore(named["residual"])
 
     def delete(self, round_number: int) -> None:
         """Delete this peer's part of a checkpoint that is dropped."""

@@ -89,11 +89,7 @@ def create(
     _check_batches(config, shards)
     config, stored = _initialised(store, replace(config, dataset=dataset.id), dataset)
     if config.exchange == AUTOMATIC_EXCHANGE:
-        # buffers, which are not compressed, are so few that all may count as parameters here
-        compressed = num_bytes(codec_named(config.compression), stored.length // 4)
-        strategy, reason = choice.choose(store, config.run, stored.length, config.num_peers, compressed)
-        config = replace(config, exchange=strategy)
-        say(f"exchange {reason}")
+        config = _with_exchange(store, config, stored.length, say)
     samples = Samples(dataset, max(shards, key=lambda each: each.num_samples), stored)
     config, seconds = _fitted(store, config, samples, invoker, limits, say)
     if config.local_steps * seconds > config.invocation_seconds:
@@ -139,6 +135,17 @@ def _fitted(
     if is_adaptive(config):
         profiles.remember(store, config, samples.dataset, first.micro_batch, first.limit_bytes)
     return config, first.seconds
+
+
+def _with_exchange(
+    store: Store, config: RunConfig, gradient_bytes: int, say: Callable[[str], None]
+) -> RunConfig:
+    """Return the configuration with the strategy that suits this store."""
+    # buffers, which are not compressed, are so few that all may count as parameters here
+    compressed_bytes = num_bytes(codec_named(config.compression), gradient_bytes // 4)
+    strategy, reason = choice.choose(store, config.run, gradient_bytes, config.num_peers, compressed_bytes)
+    say(f"exchange {reason}")
+    return replace(config, exchange=strategy)
 
 
 def automatic_packing(config: RunConfig, shards: list[Shard], batch_seconds: float) -> int:

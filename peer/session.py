@@ -178,16 +178,8 @@ class _Session:
             )
             published = Weights(store, garbage, config.run, self.rank, config.num_peers, clock)
             compressor = _compressor(config)
-            checkpoints = Checkpoints(
-                store,
-                garbage,
-                published,
-                Residuals(store, garbage, rendezvous, compressor, self._first_manifest()),
-                config.run,
-                self.rank,
-                config.num_peers,
-                on_written=metrics.add_checkpoint,
-            )
+            residuals = Residuals(store, garbage, rendezvous, compressor, self._first_manifest())
+            checkpoints = self._checkpoints(garbage, published, residuals)
             state = starting_state(store, config, start, checkpoints)
             invoker = adapting(invoker_for(config, self.surroundings, store), config, adapter)
             means = Means(invoker, fan_out, garbage, clock, work)
@@ -220,6 +212,18 @@ class _Session:
         if is_adaptive(self.config):
             micro_batch = outcome.progress.micro_batch
             profiles.remember(self.store, self.config, dataset, micro_batch, adapter.limit_bytes)
+
+    def _checkpoints(self, garbage: Garbage, published: Weights, residuals: Residuals) -> Checkpoints:
+        return Checkpoints(
+            self.store,
+            garbage,
+            published,
+            residuals,
+            self.config.run,
+            self.rank,
+            self.config.num_peers,
+            on_written=self.accounts.metrics.add_checkpoint,
+        )
 
     def _compute(self, dataset: DatasetManifest, means: Means) -> Compute:
         config = self.config

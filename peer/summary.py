@@ -126,8 +126,7 @@ def summarise(
     samples = sum({record.round: record.num_samples for record in last}.values())
     phases = {name: sum(record.phase_seconds[name] for record in last) / num_peers for name in PHASES}
     functions = [record.functions for record in last] if config.compute == "functions" else []
-    exchange_bytes = sum(record.exchange_bytes for record in last)
-    uncompressed_bytes = sum(record.uncompressed_bytes for record in last)
+    exchange_bytes, compression_ratio = _compression(last)
     return Summary(
         run=config.run,
         dataset=config.dataset,
@@ -158,7 +157,7 @@ def summarise(
         compression=config.compression,
         function_compression=config.function_compression,
         exchange_bytes=exchange_bytes,
-        compression_ratio=uncompressed_bytes / exchange_bytes if exchange_bytes else 1.0,
+        compression_ratio=compression_ratio,
     )
 
 
@@ -177,6 +176,13 @@ def _slowest(records: Sequence[RoundRecord]) -> dict[str, SlowestPeer]:
         peer = max(sorted(seconds), key=lambda each: seconds[each])
         found[phase] = SlowestPeer(peer, seconds[peer], median(seconds.values()))
     return found
+
+
+def _compression(records: Sequence[RoundRecord]) -> tuple[int, float]:
+    """Return the bytes of exchanged gradients, and how many times as large they were without a codec."""
+    exchange_bytes = sum(record.exchange_bytes for record in records)
+    uncompressed_bytes = sum(record.uncompressed_bytes for record in records)
+    return exchange_bytes, uncompressed_bytes / exchange_bytes if exchange_bytes else 1.0
 
 
 def write(path: Path, summary: Summary) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from peer.aggregation import Gradient
 from peer.compression.codecs import UNCOMPRESSED, Codec
 from peer.compression.noise import Noise
-from peer.errors import TrainingDiverged
+from peer.errors import CheckpointError, TrainingDiverged
 from peer.learning.seeds import derive_seed
 from peer.messages import PeerManifest
 from peer.store.gradients import encode_compressed, encode_gradient
@@ -53,6 +53,7 @@ class Compressor:
 
         Raises:
             TrainingDiverged: a value is not finite; names the peer. The run cannot go on.
+            CheckpointError: the residual that was restored is of another model.
         """
         if self.codec is UNCOMPRESSED:
             return encode_gradient(piece)
@@ -77,6 +78,10 @@ class Compressor:
         if not self.has_memory:
             return None
         with self._lock:
-            if len(self._residual) != num_elements:
+            if not len(self._residual):
                 self._residual = torch.zeros(num_elements)
+            if len(self._residual) != num_elements:
+                raise CheckpointError(
+                    f"the checkpoint's residual has {len(self._residual)} elements, the model {num_elements}"
+                )
             return self._residual[first_element : first_element + length]

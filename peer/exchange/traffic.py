@@ -93,10 +93,7 @@ class Traffic:
 
     def _get(self, stored: StoredObject, num_samples: int, like: Gradient, codec: Codec) -> Gradient:
         buffer = self._store.get(stored.key, stored.length, stored.checksum)
-        try:
-            found = decode_gradient(buffer, num_samples, codec)
-        except ObjectCorrupt as error:
-            raise ObjectCorrupt(f"{stored.key}: {error}") from error
+        found = decode_gradient(buffer, num_samples, codec, key=stored.key)
         if found.shape != like.shape:
             raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")
         return found

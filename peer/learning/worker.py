@@ -12,7 +12,7 @@ from peer.aggregation import Gradient, WeightedMean
 from peer.compression.codecs import Codec, codec_named
 from peer.compression.names import parse_stateless
 from peer.compression.noise import Noise
-from peer.errors import FunctionRefused, ObjectCorrupt
+from peer.errors import FunctionRefused
 from peer.learning import preprocess
 from peer.learning.cache import Cache
 from peer.learning.flat import FlatState, Layout
@@ -41,7 +41,6 @@ from peer.messages import (
     ModelSpec,
     RemoteObject,
     Usage,
-    WeightedObject,
     encode,
 )
 from peer.store import tensors
@@ -158,7 +157,8 @@ class Worker:
         mean = WeightedMean()
         for part in request.parts:
             with phases.phase("fetch"):
-                gradient = _decoded(self._fetched(part.object), part, codec)
+                buffer, where = self._fetched(part.object), part.object.url.partition("?")[0]
+                gradient = decode_gradient(buffer, part.num_samples, codec, key=where)
             with phases.phase("compute"):
                 try:
                     mean.add(gradient)
@@ -259,13 +259,6 @@ def _encoded(result: GradientResult, request: GradientRequest, codec: Codec) -> 
     # attempts of one invocation have the same noise, so it does not matter which of them is taken
     seed = derive_seed("function", request.seed, request.round, request.peer, request.invocation)
     return encode_gradient(gradient, codec, Noise(seed))
-
-
-def _decoded(buffer: bytearray, part: WeightedObject, codec: Codec) -> Gradient:
-    try:
-        return decode_gradient(buffer, part.num_samples, codec)
-    except ObjectCorrupt as error:
-        raise ObjectCorrupt(f"{part.object.url.partition('?')[0]}: {error}") from error
 
 
 def _check_ranges(ranges: list[tuple[int, int, int]], lengths: list[int]) -> None:

@@ -42,13 +42,26 @@ def encode_compressed(
 
 
 def decode_gradient(
-    buffer: bytearray | memoryview, num_samples: int, codec: Codec = UNCOMPRESSED
+    buffer: bytearray | memoryview, num_samples: int, codec: Codec = UNCOMPRESSED, *, key: str = "gradient"
 ) -> Gradient:
     """Return the gradient in `buffer`; what is not compressed is a view on it.
+
+    Args:
+        buffer: the whole object.
+        num_samples: that it is the mean of.
+        codec: what it has to be compressed by.
+        key: named in errors.
 
     Raises:
         ObjectCorrupt: the bytes are not a gradient of this codec.
     """
+    try:
+        return _decoded(buffer, num_samples, codec)
+    except ObjectCorrupt as error:
+        raise ObjectCorrupt(f"{key}: {error}") from error
+
+
+def _decoded(buffer: bytearray | memoryview, num_samples: int, codec: Codec) -> Gradient:
     decoded = tensors.decode(buffer, codec.name)
     named = decoded.tensors
     found = {name: tensor.dtype for name, tensor in named.items()}

@@ -21,7 +21,7 @@ from peer.messages import OptimizerSpec, PeerManifest, StoredObject
 from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.residuals import Residuals
-from peer.store import keys
+from peer.store import keys, tensors
 from peer.store.s3 import Store
 from peer.weights import Weights, fetch
 
@@ -243,6 +243,17 @@ def test_residual_of_an_earlier_generation_does_not_count(store: Store) -> None:
 
     with pytest.raises(PeerLost):
         peers.residuals[0].collect(0)
+
+    peers.leave()
+
+
+def test_residual_that_is_none_is_refused(store: Store) -> None:
+    peers = PeersWithMemory(store)
+    encoded = tensors.encode({"residual": torch.zeros(3, dtype=torch.int64)})
+    store.put("foreign", encoded.chunks, encoded.length)
+
+    with pytest.raises(ObjectCorrupt, match="foreign is no residual"):
+        peers.residuals[0].restore([StoredObject("foreign", encoded.length, encoded.sha256())])
 
     peers.leave()
 

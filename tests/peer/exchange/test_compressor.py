@@ -1,10 +1,12 @@
 """What a peer's gradients are compressed to, round after round."""
 
+import pytest
 import torch
 
 from peer.aggregation import Gradient
 from peer.compression.codecs import codec_named
 from peer.compression.interface import CHUNK_ELEMENTS
+from peer.errors import CheckpointError
 from peer.exchange.compressor import Compressor
 from peer.messages import PeerManifest
 from peer.store.gradients import decode_gradient
@@ -60,6 +62,14 @@ def test_restored_compressor_sends_the_same_bits() -> None:
         ours, theirs = (sent(each, gradient_of(number), number) for each in (first, second))
         assert torch.equal(ours, theirs)
     assert torch.equal(first.residual, second.residual)
+
+
+def test_residual_of_another_model_is_refused() -> None:
+    compressor = Compressor(codec_named("topk:0.05"), has_memory=True)
+    compressor.restore(torch.zeros(LENGTH - 1))
+
+    with pytest.raises(CheckpointError, match=f"has {LENGTH - 1} elements, the model {LENGTH}"):
+        sent(compressor, gradient_of(0), 0)
 
 
 def test_codec_without_memory_leaves_nothing() -> None:
