@@ -79,6 +79,7 @@ _memory_ratio = lines(
     colours=style.BY_FUNCTION,
     limits=style.MEMORY_RATIO,
     largest=1.05,
+    largest_first=True,
 )
 _memory_bytes = lines(
     About(
@@ -117,6 +118,8 @@ _reclaims = lines(
         Query(f"function:memory_reclaims:rate1m{_F}", f"{_NAME} reclaims"),
         Query(f"function:major_faults:rate1m{_F}", f"{_NAME} major faults"),
     ],
+    colours=style.BY_FUNCTION,
+    dashed=["/major faults$/"],
 )
 _events = marks(
     About(
@@ -158,7 +161,7 @@ _invocations = lines(
             f"{_NAME} {{{{code}}}}",
         )
     ],
-    colours=[("/ 5..$/", style.BAD), ("/ 429$/", style.WARNING)],
+    colours=[*style.BY_FUNCTION, ("/ 5..$/", style.BAD), ("/ 429$/", style.WARNING)],
 )
 _errors = lines(
     About(
@@ -202,6 +205,9 @@ _queue = lines(
         Query(f"sum by (function_name) (localfaas_requests_waiting{_F})", f"{_NAME} waiting"),
         Query(f"sum by (function_name) (localfaas_async_queue_depth{_F})", f"{_NAME} asynchronous"),
     ],
+    colours=style.BY_FUNCTION,
+    dashed=["/waiting$/"],
+    thin=["/asynchronous$/"],
 )
 
 SPEC = Spec(

@@ -134,14 +134,16 @@ def lines(
     limits: style.Steps | None = None,
     dashed: Sequence[str] = (),
     thin: Sequence[str] = (),
+    largest_first: bool = False,
 ) -> timeseries.Panel:
     """Return curves over time; `limits` are drawn as lines, `stacked` is for parts of a whole.
 
-    Series whose names match a pattern of `dashed` or `thin` are drawn so.
+    Series whose names match a pattern of `dashed` or `thin` are drawn so. The legend shows a few series:
+    `largest_first` is for those whose largest is what a person looks for.
     """
     panel = _begin(timeseries.Panel(), about, queries)
     panel = (
-        _legend(panel)
+        _legend(panel, sort_by="Last *" if largest_first else "")
         .line_width(1 if stacked else 2)
         .fill_opacity(60 if stacked else 0)
         .show_points(options.VisibilityMode.AUTO)

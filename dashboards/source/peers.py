@@ -120,6 +120,7 @@ _own = lines(
     ),
     [Query(f"max by (peer) (peer:own_seconds:rate5m{_P})", _NAME)],
     colours=style.BY_PEER,
+    largest_first=True,
 )
 _waiting = lines(
     About(
@@ -141,6 +142,7 @@ _last_round = lines(
     ),
     [Query(f"time() - max by (peer) (peerless_last_round_timestamp_seconds{_P})", _NAME)],
     colours=style.BY_PEER,
+    largest_first=True,
 )
 _bytes = lines(
     About(

@@ -156,6 +156,7 @@ _phases = lines(
     ],
     colours=style.BY_PHASE,
     stacked=True,
+    largest_first=True,
 )
 _rounds = lines(
     About(

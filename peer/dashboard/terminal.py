@@ -67,7 +67,9 @@ def _figures(run: RunState) -> Text:
     ]
     shown = [f"{name} {form.format(value)}" for name, value, form in found if value is not None]
     if run.elapsed_seconds is not None:
-        shown.append(f"elapsed {_duration(run.elapsed_seconds)}")
+        minutes, seconds = divmod(round(run.elapsed_seconds), 60)
+        # no unit, so that all figures have room in one line of 80 columns
+        shown.append(f"elapsed {minutes // 60}:{minutes % 60:02}:{seconds:02}")
     return Text("  ".join(shown))
 
 

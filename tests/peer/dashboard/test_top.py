@@ -77,17 +77,30 @@ def test_top_shows_the_starved_function_and_the_slow_peer(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(59.4, "59 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (166512, "46 h 15 min")]
+    ("seconds", "left", "elapsed"),
+    [
+        (59.4, "59 s", "0:00:59"),
+        (61, "1 min 01 s", "0:01:01"),
+        (3599.6, "1 h 00 min", "1:00:00"),
+        (166512, "46 h 15 min", "46:15:12"),
+    ],
 )
-def test_times_are_said_in_units_that_a_person_reads(seconds: float, text: str) -> None:
-    run = RunState("digits", "running", elapsed_seconds=seconds, remaining_seconds=seconds)
+def test_times_are_said_in_units_that_a_person_reads(seconds: float, left: str, elapsed: str) -> None:
+    run = RunState(
+        "digits",
+        "running",
+        elapsed_seconds=seconds,
+        remaining_seconds=seconds,
+        **dict.fromkeys(("loss", "round_seconds"), 10.25),
+        **dict.fromkeys(("accuracy", "validation_accuracy"), 0.9999),
+    )
     console = Console(width=80)
 
     with console.capture() as captured:
         console.print(frame(State(0.0, "", True, [], [], run, Curves(), [], [], {}, [])))
 
-    assert f"about {text} left" in captured.get()
-    assert f"elapsed {text}\n" in captured.get()
+    assert f"about {left} left" in captured.get()
+    assert f"held-out 99.99%  a round 10.25 s  elapsed {elapsed}\n" in captured.get()
 
 
 def test_top_as_json_is_what_the_page_answers(runs: Runs, gateway: FakeGateway, tmp_path: Path) -> None:
