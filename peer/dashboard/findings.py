@@ -7,7 +7,6 @@ from peer.dashboard.state import Curves, Finding, FunctionState, InvocationRow, 
 _NEAR_LIMIT_RATIO = 0.9
 _PRESSURE_RATIO = 0.1
 _RECLAIMS_PER_SECOND = 10.0
-_RECENT_SECONDS = 300.0
 _ERRORS_RATIO = 0.05
 _LEAST_ERRORS = 3
 _STALLED_ROUNDS = 6.0
@@ -31,7 +30,7 @@ def find(
     """Return what is wrong, errors first."""
     found = [
         *_of_run(now, run, last_round_at),
-        *_of_functions(now, functions),
+        *_of_functions(functions),
         *_of_invocations(invocations),
         *_of_peers(run, peers),
         *_of_loss(run, curves),
@@ -53,14 +52,11 @@ def _of_run(now: float, run: RunState | None, last_round_at: float | None) -> It
             yield Finding("warning", f"run {run.name}", text, "the peers' logs in the run's folder say why")
 
 
-def _of_functions(now: float, functions: Sequence[FunctionState]) -> Iterator[Finding]:
+def _of_functions(functions: Sequence[FunctionState]) -> Iterator[Finding]:
     for function in functions:
-        kills = sum(mark.kills for mark in function.oom_marks if now - mark.time < _RECENT_SECONDS)
         limit = f"its limit of {_mebibytes(function.limit_bytes)}"
-        if kills:
-            times = "once" if kills == 1 else f"{kills} times"
-            text = f"ran out of memory {times} in the last 5 minutes, at {limit}"
-            yield Finding("error", f"function {function.name}", text, _RAISE)
+        if function.oom_marks:
+            yield _out_of_memory(function)
         elif function.memory_ratio is not None and function.memory_ratio >= _NEAR_LIMIT_RATIO:
             text = f"uses {function.memory_ratio:.0%} of {limit}"
             yield Finding("warning", f"function {function.name}", text, _RAISE)
@@ -75,6 +71,17 @@ def _of_functions(now: float, functions: Sequence[FunctionState]) -> Iterator[Fi
         if function.replicas and function.replicas_available == 0:
             text = f"has none of its {function.replicas} replicas"
             yield Finding("error", f"function {function.name}", text, "the gateway's log says why")
+
+
+def _out_of_memory(function: FunctionState) -> Finding:
+    """Return what to tell of a function that was killed: a limit that was raised since may do already."""
+    kills, last = sum(mark.kills for mark in function.oom_marks), function.oom_marks[-1]
+    text = f"ran out of memory {'once' if kills == 1 else f'{kills} times'} in the last 5 minutes"
+    now = _mebibytes(function.limit_bytes)
+    if (last.limit_bytes or 0.0) < (function.limit_bytes or 0.0) and last.limit_bytes:
+        text = f"{text}, at a limit of {_mebibytes(last.limit_bytes)}; it has {now} now"
+        return Finding("warning", f"function {function.name}", text)
+    return Finding("error", f"function {function.name}", f"{text}, at its limit of {now}", _RAISE)
 
 
 def _of_invocations(invocations: Sequence[InvocationRow]) -> Iterator[Finding]:

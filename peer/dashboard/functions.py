@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from peer.dashboard.scrape import Scrape, Window, quantile
-from peer.dashboard.state import FunctionState, InvocationRow, OomMark
+from peer.dashboard.state import RECENT_SECONDS, FunctionState, InvocationRow, OomMark
 
 SECONDS_A_POINT = 2.0
 """Between two values of a function's memory history."""
@@ -25,6 +25,7 @@ class FunctionHistory:
         self._ratios: dict[str, deque[float | None]] = {}
         self._marks: dict[str, deque[OomMark]] = {}
         self._kills: dict[str, float] = {}
+        self._limits: dict[str, float | None] = {}
         self._point_at: float | None = None
         self.functions: list[FunctionState] = []
         self.invocations: list[InvocationRow] = []
@@ -50,7 +51,7 @@ class FunctionHistory:
             for label in names
         ]
         self.invocations = [self._row(label, names[label], scrape) for label in names]
-        for memory in (self._ratios, self._marks, self._kills):
+        for memory in (self._ratios, self._marks, self._kills, self._limits):
             for gone in memory.keys() - names.keys():
                 del memory[gone]
 
@@ -76,10 +77,14 @@ class FunctionHistory:
         if kills is None:
             return
         before = self._kills.get(label, kills)
+        marks = self._marks.setdefault(label, deque(maxlen=_MOST_MARKS))
         if kills > before:
-            marks = self._marks.setdefault(label, deque(maxlen=_MOST_MARKS))
-            marks.append(OomMark(time.time(), int(kills - before)))
+            # since the last reading, so at the limit that it saw: who raises it does so after the kill
+            marks.append(OomMark(time.time(), int(kills - before), self._limits.get(label)))
+        while marks and time.time() - marks[0].time > RECENT_SECONDS:
+            marks.popleft()
         self._kills[label] = kills
+        self._limits[label] = scrape.total("localfaas_memory_limit_bytes", function_name=label)
 
     def _function(
         self, label: str, name: str, scrape: Scrape, listed: Mapping[str, Any], num_points: int

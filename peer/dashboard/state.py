@@ -67,11 +67,16 @@ class Curves(Message, frozen=True):
     phase_seconds: dict[str, list[float | None]] = {}
 
 
+RECENT_SECONDS = 300.0
+"""For so long a function that ran out of memory is told of."""
+
+
 class OomMark(Message, frozen=True):
-    """A moment in which replicas of a function ran out of memory."""
+    """A recent moment in which replicas of a function ran out of memory, and what their limit was."""
 
     time: float
     kills: int
+    limit_bytes: float | None = None
 
 
 class FunctionState(Message, frozen=True):

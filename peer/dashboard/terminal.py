@@ -41,7 +41,9 @@ def frame(state: State) -> RenderableType:
 def _run(state: State) -> list[RenderableType]:
     run = state.run
     if run is None:
-        return [Text("no run yet: `peerless train` begins one", style="bold")]
+        is_unknown = any(source.name == "store" and source.status == "failed" for source in state.sources)
+        why = "the store does not answer" if is_unknown else "`peerless train` begins one"
+        return [Text(f"no run {'is known' if is_unknown else 'yet'}: {why}", style="bold")]
     title = Text.assemble(_text(run.name, "bold"), "  ", _text(run.status, _STYLES.get(run.status, "")))
     return [title, _text(run.reason) if run.reason else _progress(run), _figures(run)]
 

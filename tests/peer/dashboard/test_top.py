@@ -16,7 +16,7 @@ import pytest
 from pages import GIBIBYTE, FakeGateway, Runs, until
 from rich.console import Console
 
-from peer.dashboard.state import Curves, RunState, State
+from peer.dashboard.state import Curves, RunState, Source, State
 from peer.dashboard.terminal import frame
 
 pytestmark = pytest.mark.slow
@@ -27,6 +27,13 @@ def top(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [str(word) for word in command], cwd=directory, capture_output=True, text=True, timeout=60
     )
+
+
+def printed(state: State) -> str:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(frame(state))
+    return captured.get()
 
 
 def begin(runs: Runs, gateway: FakeGateway) -> None:
@@ -91,16 +98,22 @@ def test_times_are_said_in_units_that_a_person_reads(seconds: float, left: str, 
         "running",
         elapsed_seconds=seconds,
         remaining_seconds=seconds,
-        **dict.fromkeys(("loss", "round_seconds"), 10.25),
+        **dict.fromkeys(("loss", "round_seconds"), 1.25),
         **dict.fromkeys(("accuracy", "validation_accuracy"), 0.9999),
     )
-    console = Console(width=80)
 
-    with console.capture() as captured:
-        console.print(frame(State(0.0, "", True, [], [], run, Curves(), [], [], {}, [])))
+    text = printed(State(0.0, "", True, [], [], run, Curves(), [], [], {}, []))
 
-    assert f"about {left} left" in captured.get()
-    assert f"held-out 99.99%  a round 10.25 s  elapsed {elapsed}\n" in captured.get()
+    assert f"about {left} left" in text
+    assert f"held-out 99.99%  a round 1.25 s  elapsed {elapsed}\n" in text
+
+
+def test_store_that_does_not_answer_is_no_reason_to_say_that_there_is_no_run() -> None:
+    away = Source("store", "failed", "connection refused")
+
+    text = printed(State(0.0, "", True, [away], [], None, Curves(), [], [], {}, []))
+
+    assert text.startswith("no run is known: the store does not answer")
 
 
 def test_top_as_json_is_what_the_page_answers(runs: Runs, gateway: FakeGateway, tmp_path: Path) -> None:
