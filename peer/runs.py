@@ -92,10 +92,11 @@ def create(
         config = _with_exchange(store, config, stored.length, say)
     samples = Samples(dataset, max(shards, key=lambda each: each.num_samples), stored)
     config, seconds = _fitted(store, config, samples, invoker, limits, say)
-    if config.local_steps * seconds > config.invocation_seconds:
-        raise ConfigurationError(
-            f"{config.local_steps} steps take about {config.local_steps * seconds:.0f} s, "
-            f"--invocation-timeout is {config.invocation_seconds:g} s: raise it, or take fewer --local-steps"
+    steps_seconds = config.local_steps * seconds
+    if steps_seconds > config.invocation_seconds:
+        say(
+            f"local steps: {config.local_steps} take {steps_seconds:.0f} s, to judge by the first batch; "
+            f"an invocation may take {config.invocation_seconds:g} s: see --invocation-timeout"
         )
     if packing == PACK_AUTOMATICALLY:
         config = replace(config, batches_per_invocation=automatic_packing(config, shards, seconds))

@@ -156,11 +156,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def starved_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StarvedRun]:
     """A training that goes on, short of memory, under a real Prometheus; takes three minutes to begin."""
-    with pytest.MonkeyPatch.context() as patch:
-        # its trainings are to be short of memory, and to give up
-        patch.setenv("PEERLESS_NO_ADAPT", "1")
-        with starving.begun(tmp_path_factory.mktemp("starved")) as run:
-            yield run
+    with starving.begun(tmp_path_factory.mktemp("starved")) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")

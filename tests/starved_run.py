@@ -130,7 +130,8 @@ class StarvedRun:
             *(sys.executable, "-m", "peer", "train", "--run", run, "--peers", "2"),
             *("--state-dir", str(self.platform.options.state_dir), "--runs-dir", "runs"),
             *("--dataset", DATASET, "--model-arguments", "{input_size: 20}"),
-            *("--batch-size", str(batch_size), "--batches-per-round", "1"),
+            # it is to stay short of memory, and to give up where nothing fits
+            *("--batch-size", str(batch_size), "--batches-per-round", "1", "--no-adapt"),
         ]
 
     def _fit_limit(self) -> None:

@@ -125,3 +125,11 @@ def test_steps_that_diverge_end_the_run_with_the_peer_named(local_runner: Runner
         local_runner.train("diverging", **AVERAGED, optimizer=rate, compute="local")
 
     assert failure.value.exit_code == TrainingDiverged.exit_code
+
+
+def test_steps_that_may_take_too_long_are_noticed_before_the_first_round(local_runner: Runner) -> None:
+    said: list[str] = []
+
+    local_runner.create("long", said.append, **AVERAGED, compute="local", invocation_seconds=1e-6)
+
+    assert any(line.startswith("local steps") and "--invocation-timeout" in line for line in said)
