@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from peer.rounds import RoundRecord
 
 _LINES = 12
+_LONGEST_SILENCE_SECONDS = 60.0
 
 
 class _Bar:
@@ -49,6 +50,7 @@ class RunProgress(_Bar):
         self._began = time.monotonic()
         self._validation = ""
         self._next_line = first
+        self._last_line = 0.0
 
     def update(self, record: RoundRecord) -> None:
         """Show one record, if it is of the peer that is shown."""
@@ -59,7 +61,8 @@ class RunProgress(_Bar):
         text = f"loss {record.loss or 0:.4f}  accuracy {record.accuracy or 0:6.2%}{self._validation}"
         if sys.stderr.isatty():
             self._show_bar(record, text)
-        elif record.round >= self._next_line or record.round == self._rounds - 1:
+        elif self._is_due(record):
+            self._last_line = record.time
             self._next_line = record.round + max(1, (self._rounds - self._first) // _LINES)
             seconds = time.monotonic() - self._began
             print(
@@ -67,6 +70,10 @@ class RunProgress(_Bar):
                 file=sys.stderr,
                 flush=True,
             )
+
+    def _is_due(self, record: RoundRecord) -> bool:
+        is_late = record.time - self._last_line >= _LONGEST_SILENCE_SECONDS
+        return is_late or record.round >= self._next_line or record.round == self._rounds - 1
 
     def _show_bar(self, record: RoundRecord, text: str) -> None:
         if self._progress is None:

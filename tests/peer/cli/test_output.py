@@ -111,6 +111,14 @@ def test_progress_off_a_terminal_is_a_few_plain_lines_with_the_first_and_the_las
     assert lines[-1].startswith("round  120/120")
 
 
+def test_progress_of_a_run_of_many_rounds_has_a_line_a_minute(capsys):
+    with RunProgress(1_000_000) as progress:
+        for number in range(60):
+            progress.update(record(number, time=1e9 + 10 * number))
+
+    assert len(capsys.readouterr().err.splitlines()) == 10
+
+
 def test_progress_of_a_resumed_run_begins_where_it_goes_on(capsys):
     with RunProgress(60, first=40) as progress:
         for number in range(40, 60):
