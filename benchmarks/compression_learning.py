@@ -68,7 +68,7 @@ class Samples:
 
     def all(self) -> Iterator[LabelledBatch]:
         """Yield every sample once."""
-        for number, chosen in enumerate(torch.arange(len(self.labels)).split(_EVALUATED_AT_ONCE)):
+        for number, chosen in enumerate(torch.split(torch.arange(len(self.labels)), _EVALUATED_AT_ONCE)):
             yield self.batch(number, chosen)
 
 

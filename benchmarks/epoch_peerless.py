@@ -70,7 +70,7 @@ def running_platform(setting: Setting, say: Callable[[str], None]) -> Iterator[A
     try:
         state = platform.up(options, say)
         store_address, gateway_address = platform.store_address(), platform.gateway_address()
-        if state.store is None or store_address is None or gateway_address is None:
+        if not (state.store and state.gateway and store_address and gateway_address):
             raise RuntimeError("the platform started without a store or a gateway")
         store = Store(store_address)
         catalogue.push(store, "mnist", data_dir=setting.directory, held_out=0)

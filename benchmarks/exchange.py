@@ -40,12 +40,15 @@ from peer import exchange
 from peer.aggregation import Gradient
 from peer.config import EXCHANGES, Liveness, RunStart
 from peer.exchange import Exchange, choice
+from peer.exchange.compressor import Compressor
+from peer.exchange.traffic import Traffic
 from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.invokers import Invoker
 from peer.learning.worker import Worker
 from peer.membership import Membership
 from peer.messages import AggregateReply, AggregateRequest, PeerManifest
+from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import ServerKind
@@ -156,7 +159,7 @@ def _take_part(barrier: Barrier, setting: Setting, rank: int) -> float:
     run = f"{setting.strategy}-{setting.num_bytes}-{setting.num_peers}"
     membership = Membership(store, run, rank, _PATIENT)
     membership.claim(RunStart())
-    rendezvous = Rendezvous(store, membership, run, 0, setting.num_peers)
+    rendezvous = Rendezvous(store, membership, run, 0, setting.num_peers, PhaseClock())
     strategy, garbage = _strategy(setting.strategy, store, rendezvous), Garbage(store, is_kept=False)
     bare = BareExchange(store, setting.strategy, run, rank, setting.num_peers, setting.num_bytes)
     manifest = PeerManifest(run, 0, 0, rank, membership.incarnation, "a" * 64, "")
@@ -195,7 +198,8 @@ def _of_round(manifest: PeerManifest, number: int) -> PeerManifest:
 
 def _strategy(name: str, store: Store, rendezvous: Rendezvous) -> Exchange:
     fan_out = FanOut(1, RetryPolicy(max_failures=0), lambda _: None)
-    return exchange.create(name, store, rendezvous, cast(Invoker, AggregateHere(store)), fan_out)
+    traffic = Traffic(store, Compressor())
+    return exchange.create(name, traffic, rendezvous, cast(Invoker, AggregateHere(store)), fan_out)
 
 
 def _memory_bytes(name: str) -> int:

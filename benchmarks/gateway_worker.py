@@ -8,6 +8,7 @@ import heapq
 import selectors
 import socket
 import time
+from typing import cast
 
 _REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 _SLEEP_SECONDS = 1.0
@@ -26,7 +27,7 @@ def serve(listening: socket.socket) -> None:
                 connection, _ = listening.accept()
                 poller.register(connection, selectors.EVENT_READ)
                 continue
-            connection = key.fileobj
+            connection = cast(socket.socket, key.fileobj)
             try:
                 request = connection.recv(1 << 16)
             except ConnectionError:

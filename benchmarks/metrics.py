@@ -304,7 +304,7 @@ def main() -> None:
         setting = Setting(Path(directory), _NUM_SAMPLES, len(os.sched_getaffinity(0)))
         write_samples(setting.directory, _NUM_SAMPLES)
         with running_platform(setting, lambda line: print(line, file=sys.stderr)) as addresses:
-            measured, bare = [], []
+            measured, bare = list[Training](), list[Training]()
             for pair in range(options.pairs):
                 # which one goes first alternates, so that neither has the warmer machine
                 for is_measured in (True, False) if pair % 2 else (False, True):

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -120,8 +121,8 @@ def measure(store: Store, num_megabytes: int, repetitions: int) -> dict[str, flo
 
     ways: dict[str, Callable[[], object]] = {"put bare": lambda: bare.put(data), "get bare": bare.get}
     for algorithm in ALGORITHMS:
-        ways[f"put {algorithm}"] = lambda algorithm=algorithm: put(algorithm)
-        ways[f"get {algorithm}"] = lambda algorithm=algorithm: get(algorithm)
+        ways[f"put {algorithm}"] = partial(put, algorithm)
+        ways[f"get {algorithm}"] = partial(get, algorithm)
     for name in sorted(ways, reverse=True):
         ways[name]()
     taken: dict[str, list[float]] = {name: [] for name in ways}
