@@ -29,7 +29,10 @@ from peer.compression.noise import Noise
 from peer.learning.threads import use_one_thread
 from peer.store.gradients import decode_gradient, encode_gradient
 
-CODECS = ("none", "fp16", "bf16", "int8", "qsgd:8", "qsgd:4", "qsgd:2", "topk:0.1", "topk:0.01", "topk:0.001")
+CODECS = (
+    *("none", "fp16", "bf16", "int8", "qsgd:8", "qsgd:4", "qsgd:2"),
+    *("topk:0.1", "topk:0.01", "topk:0.001", "sparseloco"),
+)
 GOALS_MB_S = {"fp16": 5000, "bf16": 5000, "int8": 1000, "qsgd:8": 1000, "topk:0.01": 500}
 _KEEPING_ALLOCATOR = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 _SEED = 7

@@ -38,7 +38,10 @@ from peer.learning.threads import use_one_thread
 from peer.messages import ModelSpec, OptimizerSpec, PeerManifest
 from peer.store.gradients import encode_gradient
 
-CODECS = (NONE, "fp16", "bf16", "int8", "qsgd:8", "qsgd:4", "qsgd:2", "topk:0.1", "topk:0.01", "topk:0.001")
+CODECS = (
+    *(NONE, "fp16", "bf16", "int8", "qsgd:8", "qsgd:4", "qsgd:2"),
+    *("topk:0.1", "topk:0.01", "topk:0.001", "sparseloco"),
+)
 NUM_PEERS = 4
 MOST_POINTS_LOST = 0.5
 _EVALUATED_AT_ONCE = 1000
@@ -79,7 +82,7 @@ def train(codec: str, seed: int, train_set: Samples, rounds: int, batch_size: in
     state = layout.flatten(model)
     optimizer = FlatOptimizer(state.parameters, OptimizerSpec("adamw", 2e-3))
     name = parse(codec)
-    compressors = [Compressor(codec_named(name), seed, has_memory=name.has_memory) for _ in range(NUM_PEERS)]
+    compressors = [Compressor(codec_named(name), seed, decay=name.decay) for _ in range(NUM_PEERS)]
     order = torch.from_numpy(random_stream(seed).permutation(len(train_set.labels)))
     before = after = 0
     for number in range(rounds):

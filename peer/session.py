@@ -291,7 +291,7 @@ def starting_state(store: Store, config: RunConfig, start: RunStart, checkpoints
 def _compressor(config: RunConfig) -> Compressor:
     """Return what compresses this peer's gradients in the exchange."""
     name = parse(config.compression)
-    return Compressor(codec_named(name), config.seed, has_memory=name.has_memory)
+    return Compressor(codec_named(name), config.seed, decay=name.decay)
 
 
 def _optimizer(config: RunConfig, model: FlatState) -> FlatOptimizer:

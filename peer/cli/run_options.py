@@ -244,7 +244,7 @@ _OPTIONS = (
         _WHERE,
         "--compression",
         "compression",
-        "Of exchanged gradients: fp16, bf16, int8, qsgd:BITS, topk:RATIO (docs/compression.md).",
+        "Of exchanged gradients: fp16, bf16, int8, qsgd:BITS, topk:RATIO, sparseloco (docs/compression.md).",
         type=codec_name,
         metavar="CODEC",
         default=NONE,

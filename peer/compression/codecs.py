@@ -4,6 +4,7 @@ from peer.compression.casts import BFloat16, Float16, Uncompressed
 from peer.compression.interface import Codec
 from peer.compression.names import CodecName, parse
 from peer.compression.quantised import Quantised
+from peer.compression.sparse_loco import SparseLoCo
 from peer.compression.top_k import TopK
 
 __all__ = ["UNCOMPRESSED", "Codec", "codec_named"]
@@ -28,4 +29,5 @@ def codec_named(name: str | CodecName) -> Codec:
         "fp16": Float16(),
         "bf16": BFloat16(),
         "int8": Quantised(canonical, 8, is_stochastic=False),
+        "sparseloco": SparseLoCo(),
     }[parsed.family]

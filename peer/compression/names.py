@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from peer.errors import ConfigurationError
 
 NONE = "none"
-KNOWN = "none, fp16, bf16, int8, qsgd:BITS (2 to 8) or topk:RATIO (above 0, at most 1)"
+KNOWN = "none, fp16, bf16, int8, qsgd:BITS (2 to 8), topk:RATIO (above 0, at most 1) or sparseloco"
 
-_WITHOUT_PARAMETER = (NONE, "fp16", "bf16", "int8")
+_WITHOUT_PARAMETER = (NONE, "fp16", "bf16", "int8", "sparseloco")
+
+_DECAYS = {"topk": 1.0, "sparseloco": 0.95}
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,12 @@ class CodecName:
     @property
     def has_memory(self) -> bool:
         """Whether what one round leaves out is added to the next: error feedback, which needs a place."""
-        return self.family == "topk"
+        return self.family in _DECAYS
+
+    @property
+    def decay(self) -> float:
+        """What part of what has been left out is added to the next gradient; 0 without a memory."""
+        return _DECAYS.get(self.family, 0.0)
 
 
 def parse(text: str) -> CodecName:

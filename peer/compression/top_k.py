@@ -54,7 +54,7 @@ class TopK:
             checked_magnitudes(rows)
             rows = rows[:, : len(values) - first * CHUNK_ELEMENTS]  # the zeros that fill up the last row
             num_kept = self._kept(rows.shape[1])
-            chosen = rows.abs().topk(num_kept, dim=1, sorted=False).indices.sort(dim=1).values
+            chosen = largest_of(rows, num_kept)
             start, stop = stop, stop + chosen.numel()
             positions[start:stop] = chosen.view(-1)
             kept_values[start:stop] = rows.gather(1, chosen).view(-1)
@@ -79,8 +79,19 @@ class TopK:
         stop = start + len(rows) * num_kept
         values = tensors["gradient"][start:stop].float().view(len(rows), num_kept)
         check_finite(values)
-        positions = tensors["positions"][start:stop].long().view(len(rows), num_kept)
-        is_inside = int(positions.min()) >= 0 and int(positions.max()) < rows.shape[1]
-        if not is_inside or not bool((positions.diff(dim=1) > 0).all()):
-            raise ObjectCorrupt("the positions of the largest elements are not ascending within their chunk")
-        rows.scatter_(1, positions, values)
+        positions = tensors["positions"][start:stop].view(len(rows), num_kept)
+        rows.scatter_(1, checked_positions(positions, rows.shape[1]), values)
+
+
+def largest_of(rows: Tensor, num_kept: int) -> Tensor:
+    """Return where the largest magnitudes of each row are, ascending: int64 of shape (rows, num_kept)."""
+    return rows.abs().topk(num_kept, dim=1, sorted=False).indices.sort(dim=1).values
+
+
+def checked_positions(positions: Tensor, width: int) -> Tensor:
+    """Return positions in rows of this width as an index; raises ObjectCorrupt if they cannot be some."""
+    index = positions.long()
+    is_inside = int(index.min()) >= 0 and int(index.max()) < width
+    if not is_inside or not bool((index.diff(dim=1) > 0).all()):
+        raise ObjectCorrupt("the positions of the largest elements are not ascending within their chunk")
+    return index

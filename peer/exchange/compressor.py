@@ -21,12 +21,14 @@ class Compressor:
     Args:
         codec: of the run.
         seed: of the run; with round and peer it seeds the noise of stochastic rounding.
-        has_memory: add to each gradient what the ones before it have lost (error feedback).
+        decay: what part of what has been lost so far is added to the next gradient (error feedback); 0 for
+            none of it.
     """
 
-    def __init__(self, codec: Codec = UNCOMPRESSED, seed: int = 0, *, has_memory: bool = False) -> None:
+    def __init__(self, codec: Codec = UNCOMPRESSED, seed: int = 0, *, decay: float = 0.0) -> None:
         self.codec = codec
-        self.has_memory = has_memory
+        self.has_memory = decay > 0
+        self._decay = decay
         self._seed = seed
         self._residual = torch.empty(0)
         self._lock = threading.Lock()
@@ -60,7 +62,7 @@ class Compressor:
         values = piece.values
         kept = self._kept(first_element, len(values), num_elements)
         if kept is not None:
-            values.add_(kept)
+            values.add_(kept.mul_(self._decay))
         noise = Noise(derive_seed("exchange", self._seed, manifest.round, manifest.peer), first_element)
         try:
             compressed = self.codec.encode(values, noise)

@@ -168,7 +168,7 @@ class PeersWithMemory:
 
     def __init__(self, store: Store, generation: int = 0) -> None:
         self.garbage = Garbage(store, is_kept=False)
-        self.compressors = [Compressor(codec_named("topk:0.1"), has_memory=True) for _ in range(2)]
+        self.compressors = [Compressor(codec_named("topk:0.1"), decay=1.0) for _ in range(2)]
         self.memberships = [Membership(store, "run", rank, IMPATIENT) for rank in range(2)]
         self.residuals = []
         for rank, membership in enumerate(self.memberships):

@@ -20,8 +20,9 @@ from peer.store.tensors import DTYPES
 
 BITS = range(2, 9)
 QSGD = tuple(f"qsgd:{bits}" for bits in BITS)
-LOSSY = ("fp16", "bf16", "int8", *QSGD, "topk:0.01", "topk:0.3", "topk:1.0")
+LOSSY = ("fp16", "bf16", "int8", *QSGD, "topk:0.01", "topk:0.3", "topk:1.0", "sparseloco")
 CODECS = ("none", *LOSSY)
+SPARSE = ("topk", "sparseloco")
 LENGTHS = (0, 1, 7, BUCKET_ELEMENTS, BUCKET_ELEMENTS + 1, CHUNK_ELEMENTS, 2 * CHUNK_ELEMENTS + 513)
 
 lengths = st.one_of(st.sampled_from(LENGTHS), st.integers(0, 3 * CHUNK_ELEMENTS))
@@ -63,7 +64,7 @@ def bits(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-@pytest.mark.parametrize("name", [name for name in CODECS if not name.startswith("topk")])
+@pytest.mark.parametrize("name", [name for name in CODECS if not name.startswith(SPARSE)])
 @settings(max_examples=25)
 @given(lengths, st.integers(0, 1000), st.integers(-149, 127))
 def test_decoded_is_within_the_error_of_its_codec(name: str, length: int, seed: int, exponent: int) -> None:
@@ -125,6 +126,27 @@ def test_top_k_keeps_the_largest_of_each_chunk(ratio: float, length: int, seed: 
         threshold = chunk.abs().sort(descending=True).values[num_kept - 1]
         expected = torch.where(chunk.abs() >= threshold, chunk.bfloat16().float(), 0.0)
         assert torch.equal(kept, expected)
+
+
+@settings(max_examples=30)
+@given(lengths, st.integers(0, 1000), st.integers(-140, 127))
+def test_sparse_loco_keeps_signs_and_two_means_of_the_largest_of_each_chunk(
+    length: int, seed: int, exponent: int
+) -> None:
+    values = values_of(length, seed, exponent)
+
+    decoded = round_trip(codec_named("sparseloco"), values).double()
+
+    for start in range(0, length, CHUNK_ELEMENTS):
+        chunk = values[start : start + CHUNK_ELEMENTS].double()
+        kept = chunk.abs().sort(descending=True, stable=True).indices[: min(len(chunk), 64)]
+        magnitudes = chunk[kept].abs()
+        is_high = magnitudes > magnitudes.mean()
+        high = magnitudes[is_high].mean() if is_high.any() else magnitudes.mean()
+        expected = torch.zeros_like(chunk)
+        expected[kept] = chunk[kept].sign() * torch.where(is_high, high, magnitudes[~is_high].mean())
+        found = decoded[start : start + CHUNK_ELEMENTS]
+        assert torch.allclose(found, expected, rtol=2.0**-8, atol=2.0**-132)
 
 
 class EveryNoise(Noise):
@@ -289,6 +311,10 @@ FOREIGN: dict[str, tuple[str, Callable[[dict[str, Tensor]], None]]] = {
     "topk below": ("topk:0.01", lambda named: named["positions"][0].fill_(-1)),
     "topk beyond its chunk": ("topk:0.01", lambda named: named["positions"][40].fill_(4096)),
     "topk beyond the end": ("topk:0.01", lambda named: named["positions"][-1].fill_(904)),
+    "sparse scale NaN": ("sparseloco", lambda named: named["scales"].fill_(math.nan)),
+    "sparse scale below 0": ("sparseloco", lambda named: named["scales"].neg_()),
+    "sparse beyond the end": ("sparseloco", lambda named: named["positions"][-1].fill_(904)),
+    "sparse twice": ("sparseloco", lambda named: named["positions"][1].copy_(named["positions"][0])),
     "topk twice": ("topk:0.01", lambda named: named["positions"][1].copy_(named["positions"][0])),
 }
 

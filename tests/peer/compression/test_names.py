@@ -16,6 +16,7 @@ from peer.errors import ConfigurationError
         ("topk:0.01", "topk:0.01"),
         ("topk:1e-2", "topk:0.01"),
         ("topk:1", "topk:1.0"),
+        ("sparseloco", "sparseloco"),
     ],
 )
 def test_name_has_one_canonical_form(text: str, canonical: str) -> None:
@@ -28,6 +29,7 @@ def test_name_has_one_canonical_form(text: str, canonical: str) -> None:
     [
         *("", "gzip", "FP16", "fp16:2", "none:", "int8:8", "qsgd", "qsgd:", "qsgd:1", "qsgd:9", "qsgd:4.0"),
         *("qsgd:4:4", "topk", "topk:", "topk:0", "topk:-0.1", "topk:1.1", "topk:nan", "topk:inf", "x" * 999),
+        "sparseloco:2",
     ],
 )
 def test_unknown_name_is_refused_with_those_that_there_are(text: str) -> None:

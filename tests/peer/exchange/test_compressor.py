@@ -30,7 +30,7 @@ def sent(compressor: Compressor, gradient: Gradient, round_number: int, peer: in
 
 
 def test_peer_keeps_what_the_others_decode() -> None:
-    for name in ("fp16", "bf16", "int8", "qsgd:4", "topk:0.1"):
+    for name in ("fp16", "bf16", "int8", "qsgd:4", "topk:0.1", "sparseloco"):
         gradient = gradient_of(1)
 
         decoded = sent(Compressor(codec_named(name)), gradient, 0)
@@ -39,7 +39,7 @@ def test_peer_keeps_what_the_others_decode() -> None:
 
 
 def test_what_is_left_out_is_sent_later_and_nothing_is_lost() -> None:
-    compressor = Compressor(codec_named("topk:0.1"), has_memory=True)
+    compressor = Compressor(codec_named("topk:0.1"), decay=1.0)
     given, received = torch.zeros(LENGTH), torch.zeros(LENGTH)
 
     for number in range(20):
@@ -51,10 +51,20 @@ def test_what_is_left_out_is_sent_later_and_nothing_is_lost() -> None:
     assert (received - given).norm() < 0.6 * given.norm()
 
 
+def test_residual_that_decays_is_a_part_of_what_was_left_out() -> None:
+    compressor = Compressor(codec_named("sparseloco"), decay=0.5)
+    first, second = gradient_of(0), gradient_of(1)
+
+    left = first.values - sent(compressor, gradient_of(0), 0)
+    received = sent(compressor, gradient_of(1), 1)
+
+    assert torch.equal(compressor.residual, left * 0.5 + second.values - received)
+
+
 def test_restored_compressor_sends_the_same_bits() -> None:
-    first = Compressor(codec_named("topk:0.05"), has_memory=True)
+    first = Compressor(codec_named("topk:0.05"), decay=1.0)
     sent(first, gradient_of(0), 0)
-    second = Compressor(codec_named("topk:0.05"), has_memory=True)
+    second = Compressor(codec_named("topk:0.05"), decay=1.0)
 
     second.restore(first.residual.clone())
 
@@ -65,7 +75,7 @@ def test_restored_compressor_sends_the_same_bits() -> None:
 
 
 def test_residual_of_another_model_is_refused() -> None:
-    compressor = Compressor(codec_named("topk:0.05"), has_memory=True)
+    compressor = Compressor(codec_named("topk:0.05"), decay=1.0)
     compressor.restore(torch.zeros(LENGTH - 1))
 
     with pytest.raises(CheckpointError, match=f"has {LENGTH - 1} elements, the model {LENGTH}"):

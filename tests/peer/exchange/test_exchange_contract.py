@@ -34,7 +34,7 @@ from peer.store.transfer import HttpTransfer
 
 RUN = "run"
 SEED = 5
-CODECS = ("fp16", "bf16", "int8", "qsgd:8", "qsgd:3", "topk:0.01")
+CODECS = ("fp16", "bf16", "int8", "qsgd:8", "qsgd:3", "topk:0.01", "sparseloco")
 LIVENESS = replace(IMPATIENT, join_seconds=2.0)
 WEIGHTS = "a" * 64
 
@@ -103,7 +103,7 @@ class Group:
     def _exchange(self, store: Store, rendezvous: Rendezvous, codec: str) -> Exchange:
         invoker, fan_out = DirectInvoker(store), FanOut(1, RetryPolicy(max_failures=0), lambda _: None)
         name = parse(codec)
-        compressor = Compressor(codec_named(name), SEED, has_memory=name.has_memory)
+        compressor = Compressor(codec_named(name), SEED, decay=name.decay)
         traffic = Traffic(store, compressor)
         return exchange.create(self.strategy, traffic, rendezvous, cast(Invoker, invoker), fan_out)
 
