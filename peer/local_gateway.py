@@ -5,13 +5,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from peer.errors import ConfigurationError, PlatformError
+from peer.errors import PlatformError
 from peer.gateway import Gateway
 from peer.processes import log_tail
 from peer.store.servers import LOOPBACK
 
 PROCESS, DOCKER = RUNTIMES = ("process", "docker")
-_ENGINE_SECONDS = 10
 
 
 class NotReady(PlatformError):
@@ -93,37 +92,6 @@ def ready_replicas(gateway: Gateway, function: str) -> int:
             + (f" ({reason})" if reason else "")
         )
     return available
-
-
-def bridge_address() -> str:
-    """Return the address of this machine on Docker's own bridge, where containers reach what listens.
-
-    Processes of this machine reach it, too; another machine would have to be given a route to it.
-
-    Raises:
-        ConfigurationError: no Docker daemon answers, or it has no such bridge.
-    """
-    # Here, since most platforms have no use for it.
-    import docker
-    import docker.errors
-
-    try:
-        client = docker.from_env(timeout=_ENGINE_SECONDS)
-        try:
-            configured = client.networks.get("bridge").attrs["IPAM"]["Config"] or []
-        finally:
-            client.close()
-    except (docker.errors.DockerException, OSError) as error:
-        raise ConfigurationError(
-            f"the Docker daemon does not tell where containers reach this machine: {error}; start it, let "
-            "this user use it (group docker), or take --runtime process"
-        ) from error
-    addresses = [each["Gateway"] for each in configured if ":" not in each.get("Gateway", ":")]
-    if not addresses:
-        raise ConfigurationError(
-            "the Docker daemon has no bridge with an IPv4 gateway: take --runtime process"
-        )
-    return str(addresses[0])
 
 
 def _command(arguments: list[str]) -> list[str]:

@@ -22,13 +22,13 @@ from msgspec.structs import replace
 from peer import messages
 from peer.companions import Companion, CompanionState, start_companion, wait_for_companion
 from peer.config import GatewayAddress
+from peer.docker_bridge import bridge_address
 from peer.errors import ConfigurationError, GatewayUnreachable, PlatformError, StoreFull
 from peer.files import replace_file
 from peer.gateway import Gateway
 from peer.local_gateway import (
     DOCKER,
     PROCESS,
-    bridge_address,
     build_images,
     ready_replicas,
     run_localfaas,
