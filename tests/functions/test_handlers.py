@@ -1,143 +1,29 @@
 """The deployed handlers, against real stores over presigned URLs."""
 
-import dataclasses
-import importlib.util
 import json
 import logging
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-import torch
+from function_site import FUNCTIONS, NAMES, RESULT_KEY, VALID_SECONDS, Site
 
 from peer import messages
-from peer.aggregation import Gradient, WeightedMean
-from peer.compression.codecs import codec_named
-from peer.compression.noise import Noise
-from peer.learning.datasets import catalogue
-from peer.learning.datasets.manifest import SHUFFLED, TRAIN, DatasetManifest
-from peer.learning.flat import Layout
-from peer.learning.models import initialise
 from peer.learning.serving import Settings
-from peer.learning.shards import locate, plan_shards
 from peer.learning.worker import Worker
 from peer.messages import (
-    AggregateReply,
-    AggregateRequest,
-    Batch,
-    DataParts,
     EvaluateReply,
     EvaluateRequest,
     GradientReply,
     GradientRequest,
     ModelSpec,
-    Refusal,
     RemoteObject,
-    WeightedObject,
 )
 from peer.store import tensors
-from peer.store.gradients import decode_gradient, encode_gradient
-from peer.store.s3 import Store
 from peer.store.servers import free_port
-
-FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
-NAMES = ("gradient", "evaluate", "aggregate")
-VALID_SECONDS = 600
-RESULT_KEY = "runs/test/result"
-
-
-@dataclass
-class Event:
-    body: bytes
-
-
-@dataclass
-class Site:
-    """A dataset and weights in a real store, and the requests that point to them."""
-
-    store: Store
-    manifest: DatasetManifest
-    handlers: dict[str, Any]
-    endpoint: str
-
-    def remote(self, key: str, length: int, checksum: str) -> RemoteObject:
-        return RemoteObject(url=self.store.sign_get(key, VALID_SECONDS), length=length, checksum=checksum)
-
-    def fields(self, model: str) -> dict[str, Any]:
-        network = initialise(ModelSpec(name=model), 10, 1, self.manifest.shape)
-        encoded = tensors.encode(Layout.of(network).flatten(network).tensors())
-        self.store.put("runs/test/weights", encoded.chunks, encoded.length)
-        (shard,) = plan_shards(self.manifest, 1, "iid", 1)
-        numbers, located = locate([shard.batch(index, 32)[1] for index in range(2)], shard.samples_per_part)
-        stored = self.manifest.splits[TRAIN].orders[SHUFFLED]
-        data = DataParts(
-            shape=self.manifest.shape,
-            label_bytes=self.manifest.label_bytes,
-            num_classes=self.manifest.num_classes,
-            mean=self.manifest.mean,
-            std=self.manifest.std,
-            parts=[
-                self.remote(part.key, part.length, part.checksum)
-                for part in (stored.parts[number] for number in numbers)
-            ],
-        )
-        return {
-            "protocol": messages.PROTOCOL_VERSION,
-            "run": "test",
-            "round": 0,
-            "peer": 0,
-            "invocation": 0,
-            "attempt": "0",
-            "model": ModelSpec(name=model),
-            "loss": "cross_entropy",
-            "weights": self.remote("runs/test/weights", encoded.length, encoded.sha256()),
-            "data": data,
-            "batches": [Batch(index=index, ranges=ranges) for index, ranges in enumerate(located)],
-        }
-
-    def gradient_request(self, model: str = "cnn", **changes: Any) -> GradientRequest:
-        fields = self.fields(model) | {
-            "micro_batch": 0,
-            "seed": 1,
-            "result_url": self.store.sign_put(RESULT_KEY, VALID_SECONDS),
-        }
-        return GradientRequest(**(fields | changes))
-
-    def invoke(self, function: str, body: bytes) -> tuple[int, bytes]:
-        reply = self.handlers[function].handle(Event(body), None)
-        assert reply["headers"] == {"Content-Type": "application/json"}
-        return reply["statusCode"], reply["body"]
-
-    def refused(self, function: str, body: bytes) -> tuple[int, Refusal]:
-        status, reply = self.invoke(function, body)
-        return status, messages.decode(reply, Refusal)
-
-
-def load_handler(function: str) -> Any:
-    spec = importlib.util.spec_from_file_location(
-        f"handler_of_{function}", FUNCTIONS / function / "handler.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def site(store: Store, monkeypatch: pytest.MonkeyPatch) -> Site:
-    torch.set_num_threads(1)
-    parts = urlsplit(store.sign_get("any", VALID_SECONDS))
-    endpoint = f"{parts.scheme}://{parts.netloc}"
-    monkeypatch.setenv("peerless_store_origins", f"http://elsewhere:9000, {endpoint}")
-    monkeypatch.setenv("peerless_models", "cnn,squeezenet1_1")
-    handlers = {function: load_handler(function) for function in NAMES}
-    return Site(store, catalogue.push(store, "synthetic-100", held_out=0), handlers, endpoint)
 
 
 def test_gradient_handler_stores_what_a_local_worker_computes(site: Site) -> None:
@@ -167,86 +53,6 @@ def test_evaluate_handler_counts_every_sample(site: Site) -> None:
     assert status == 200
     assert evaluation.num_samples == 64
     assert evaluation.loss_sum > 0
-
-
-def weighted(
-    site: Site, number: int, length: int = 1_000, codec: str = "none"
-) -> tuple[Gradient, WeightedObject]:
-    generator = torch.Generator().manual_seed(number)
-    values = torch.randn(length, generator=generator)
-    gradient = Gradient(values, torch.empty(0), torch.empty(0).long(), 8 + number)
-    encoded = encode_gradient(gradient, codec_named(codec))
-    key = f"runs/test/part-{number}"
-    site.store.put(key, encoded.chunks, encoded.length)
-    remote = site.remote(key, encoded.length, encoded.xxh3())
-    return gradient, WeightedObject(remote, gradient.num_samples)
-
-
-def aggregate_request(site: Site, parts: list[WeightedObject]) -> AggregateRequest:
-    result_url = site.store.sign_put(RESULT_KEY, VALID_SECONDS)
-    return AggregateRequest(messages.PROTOCOL_VERSION, "test", 1, 2, 0, "0", parts, result_url)
-
-
-def test_aggregate_handler_stores_the_bits_of_the_left_fold(site: Site) -> None:
-    gradients, parts = zip(*(weighted(site, number) for number in range(3)), strict=True)
-
-    status, body = site.invoke("aggregate", messages.encode(aggregate_request(site, list(parts))))
-
-    reply = messages.decode(body, AggregateReply)
-    expected = WeightedMean()
-    for gradient in gradients:
-        expected.add(gradient)
-    found = decode_gradient(site.store.get(RESULT_KEY, reply.length, reply.checksum), reply.num_samples)
-    assert status == 200
-    assert reply.num_samples == 8 + 9 + 10
-    assert torch.equal(found.values, expected.result().values)
-
-
-def test_aggregate_handler_reads_compressed_parts_and_refuses_unknown_codecs(site: Site) -> None:
-    gradients, parts = zip(*(weighted(site, number, codec="int8") for number in range(3)), strict=True)
-    request = msgspec.structs.replace(aggregate_request(site, list(parts)), codec="int8")
-
-    status, body = site.invoke("aggregate", messages.encode(request))
-    unknown = site.refused("aggregate", messages.encode(msgspec.structs.replace(request, codec="gzip")))
-    other = site.refused("aggregate", messages.encode(msgspec.structs.replace(request, codec="fp16")))
-
-    reply = messages.decode(body, AggregateReply)
-    expected, codec = WeightedMean(), codec_named("int8")
-    for gradient in gradients:
-        decoded = codec.decode(codec.encode(gradient.values, Noise(0)), len(gradient.values))
-        expected.add(dataclasses.replace(gradient, values=decoded))
-    found = decode_gradient(site.store.get(RESULT_KEY, reply.length, reply.checksum), reply.num_samples)
-    assert status == 200
-    assert torch.equal(found.values, expected.result().values)
-    assert (unknown[0], unknown[1].error) == (400, "bad_request") and "'gzip'" in unknown[1].message
-    assert (other[0], other[1].error) == (502, "object_corrupt") and "part-0: " in other[1].message
-
-
-def test_aggregate_handler_without_parts_is_a_bad_request(site: Site) -> None:
-    status, refusal = site.refused("aggregate", messages.encode(aggregate_request(site, [])))
-
-    assert (status, refusal.error) == (400, "bad_request")
-    assert "at least one part" in refusal.message
-
-
-def test_aggregate_handler_of_unequal_parts_is_a_bad_request(site: Site) -> None:
-    parts = [weighted(site, 0)[1], weighted(site, 1, length=999)[1]]
-
-    status, refusal = site.refused("aggregate", messages.encode(aggregate_request(site, parts)))
-
-    assert (status, refusal.error) == (400, "bad_request")
-    assert "do not add up" in refusal.message
-    assert site.store.head(RESULT_KEY) is None
-
-
-def test_aggregate_handler_of_another_store_is_not_allowed(site: Site) -> None:
-    _, part = weighted(site, 0)
-    remote = msgspec.structs.replace(part.object, url="http://attacker.example/part")
-    request = aggregate_request(site, [msgspec.structs.replace(part, object=remote)])
-
-    status, refusal = site.refused("aggregate", messages.encode(request))
-
-    assert (status, refusal.error) == (403, "not_allowed")
 
 
 @pytest.mark.parametrize(
