@@ -73,9 +73,17 @@ class StoreUnreachable(StoreError):
 
 
 class StoreDenied(StoreError):
-    """The credentials or a signature were refused."""
+    """The credentials or a signature were refused.
+
+    Args:
+        code: the store's word for it, such as AccessDenied; empty where it has not come along.
+    """
 
     exit_code = 12
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UrlExpired(StoreError):

@@ -69,7 +69,7 @@ def store_error(refusal: Refusal, what: str, *, is_range: bool = False) -> Store
     if code == "RequestTimeTooSkewed" or "not valid yet" in message or "future" in message:
         return ClockSkewed(f"{said}; set this machine's clock or the store's")
     if status in _DENIED_STATUSES:
-        return StoreDenied(f"{said}; check the access key and the secret key")
+        return StoreDenied(f"{said}; check the access key and the secret key", code)
     if code == "NoSuchBucket":
         return StoreError(f"{said}; `peerless up` makes the bucket, or the store's operator does")
     if status == 404:

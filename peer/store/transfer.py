@@ -10,20 +10,24 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from peer.errors import ObjectCorrupt, ObjectMissing, StoreError
+from peer.errors import ObjectCorrupt, ObjectMissing, PeerlessError, StoreDenied, StoreError
 from peer.store.checksums import SLICE_BYTES, Buffer, Verifier
 from peer.store.connections import Connections, Timeouts
 from peer.store.refusals import parse_refusal, redacted, store_error
+from peer.store.retry import Patience, retry
 
 __all__ = ["HttpTransfer", "Timeouts", "redacted"]
 
 _LONGEST_REFUSAL_BYTES = 64 << 10
+_WHILE_A_FOLDER_GOES = Patience(total_seconds=0.5)
 
 
 class HttpTransfer:
     """Moves objects to and from presigned URLs; safe to share between threads and across `fork`.
 
-    Nothing is tried twice here (see `peer.store.retry`), except on a kept connection that had gone stale.
+    Nothing is tried twice here (see `peer.store.retry`), except on a kept connection that had gone stale, and
+    a PUT that is AccessDenied: MinIO says so where the last object of a folder on the way is being removed at
+    that moment.
 
     Every method raises, with bucket and key but never the query string in its message: StoreUnreachable (no
     connection, a lost one, a time-out, 5xx), StoreDenied, UrlExpired, ClockSkewed, StoreFull, ObjectMissing,
@@ -56,8 +60,12 @@ class HttpTransfer:
         After an error, readers find the whole old object or the whole new one.
         """
         start = time.perf_counter()
-        with self._response("PUT", url, {"Content-Length": str(length)}, chunks):
-            pass
+
+        def put_once() -> None:
+            with self._response("PUT", url, {"Content-Length": str(length)}, chunks):
+                pass
+
+        retry(put_once, _WHILE_A_FOLDER_GOES, is_retryable=_is_denied)
         self._report("put", length, start)
 
     def get(
@@ -165,6 +173,11 @@ class HttpTransfer:
     def _report(self, operation: str, num_bytes: int, start: float) -> None:
         if self._on_transfer is not None:
             self._on_transfer(operation, num_bytes, time.perf_counter() - start)
+
+
+def _is_denied(error: PeerlessError) -> bool:
+    # wrong credentials and signatures have codes of their own
+    return isinstance(error, StoreDenied) and error.code == "AccessDenied"
 
 
 def _receive(

@@ -185,6 +185,21 @@ class TestObjects:
         assert len(list(store.list(""))) == 2
 
 
+    @pytest.mark.slow
+    def test_put_beside_the_removal_of_the_last_object_of_a_folder_is_stored(self, store: Store) -> None:
+        def come_and_go(peer: int) -> None:
+            for number in range(300):
+                key = f"runs/x/g0/rounds/{number % 3}/gradients/{peer}/0-0"
+                store.put_bytes(key, b"gradient")
+                assert store.get(key) == b"gradient"
+                store.delete([key])
+
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(come_and_go, range(3)))
+
+        assert list(store.list("runs/")) == []
+
+
 class TestMessages:
     def test_get_message_after_put_message_is_equal(self, store: Store) -> None:
         message = ModelSpec(name="cnn", arguments={"width": 3})
