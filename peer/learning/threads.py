@@ -9,5 +9,6 @@ def use_one_thread() -> None:
     Two threads cut sums elsewhere and change every gradient. Call it before the first tensor operation: a
     process that ever ran two OpenMP threads cannot be forked safely.
     """
-    if torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    # Also where it is 1 already: the first call after a fork renews torch's pool of threads, and two threads
+    # whose first tensor operation does so at once fail ("Invalid thread pool").
+    torch.set_num_threads(1)
