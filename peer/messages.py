@@ -129,7 +129,7 @@ class AggregateRequest(Message, frozen=True):
 class Usage(Message, frozen=True):
     """What one invocation used. Seconds by phase; memory in bytes, 0 where the kernel does not tell.
 
-    Pressure, reclaims and faults are of this invocation; pressure is None where the kernel has no such
+    Pressure, reclaims, faults and CPU are of this invocation; pressure is None where the kernel has no such
     figure.
     """
 
@@ -144,6 +144,7 @@ class Usage(Message, frozen=True):
     memory_pressure_seconds: float | None = None
     memory_reclaims: int = 0
     major_faults: int = 0
+    cpu_seconds: float = 0.0
 
 
 class Evaluation(Message, frozen=True):

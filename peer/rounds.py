@@ -1,5 +1,6 @@
 """What a peer records of each round: one JSON line in `rounds.jsonl`, one event for the progress display."""
 
+import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,8 @@ from peer.decisions import Decision
 from peer.errors import PeerlessError
 from peer.files import append_line
 from peer.messages import Adaptation, Evaluation, Message, PeerManifest, Usage
+
+_DIGITS_OF_A_SECOND = 6
 
 
 class FunctionMemory(Message, frozen=True):
@@ -60,7 +63,10 @@ class RoundRecord(Message, frozen=True):
     seconds, invocations, bytes and `peer_samples` are this peer's own. `function_seconds` sums the phases
     inside the functions, which overlap. `exchange_bytes` is what the peer published for the others, and
     `uncompressed_bytes` what that would have been without a codec; `micro_batch` is what its last batches
-    were split into, 0 for whole ones.
+    were split into, 0 for whole ones. `send_seconds` is the part of the phase `exchange` until the peer's own
+    gradient was stored. `invocation_seconds` has, by function, each invocation's time inside it, and
+    `function_cpu_seconds` the CPU of all; `cpu_seconds` and `peak_rss_bytes` are of the peer's own process,
+    the latter since its begin.
     """
 
     run: str
@@ -88,6 +94,11 @@ class RoundRecord(Message, frozen=True):
     functions: dict[str, FunctionMemory] = {}
     micro_batch: int = 0
     adaptations: list[Adaptation] = []
+    send_seconds: float = 0.0
+    invocation_seconds: dict[str, list[float]] = {}
+    function_cpu_seconds: dict[str, float] = {}
+    cpu_seconds: float = 0.0
+    peak_rss_bytes: int = 0
 
 
 class Work:
@@ -115,6 +126,10 @@ class Work:
             counts.peak_function_bytes = max(counts.peak_function_bytes, usage.peak_rss_bytes)
             for phase, seconds in usage.phase_seconds.items():
                 counts.function_seconds[phase] = counts.function_seconds.get(phase, 0.0) + seconds
+            inside_seconds = round(sum(usage.phase_seconds.values()), _DIGITS_OF_A_SECOND)
+            counts.invocation_seconds.setdefault(function, []).append(inside_seconds)
+            cpu_seconds = counts.function_cpu_seconds.get(function, 0.0) + usage.cpu_seconds
+            counts.function_cpu_seconds[function] = cpu_seconds
             self._add_memory(function, memory)
 
     def add_out_of_memory(self, function: str) -> None:
@@ -158,6 +173,8 @@ class _Counts:
     object_bytes: dict[str, int] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)
     functions: dict[str, FunctionMemory] = field(default_factory=dict)
+    invocation_seconds: dict[str, list[float]] = field(default_factory=dict)
+    function_cpu_seconds: dict[str, float] = field(default_factory=dict)
     adaptations: list[Adaptation] = field(default_factory=list)
 
 
@@ -172,6 +189,7 @@ class RoundLog:
     def __init__(self, path: Path, on_record: Callable[[RoundRecord], None]) -> None:
         self._path = path
         self._on_record = on_record
+        self._cpu_seconds = time.process_time()
 
     def write(
         self,
@@ -181,8 +199,10 @@ class RoundLog:
         phase_seconds: dict[str, float],
         work: dict[str, Any],
         uncompressed_bytes: int,
+        send_seconds: float,
     ) -> None:
         """Append one record, of the round of `manifest`."""
+        cpu_before, self._cpu_seconds = self._cpu_seconds, time.process_time()
         record = RoundRecord(
             run=manifest.run,
             peer=manifest.peer,
@@ -201,6 +221,9 @@ class RoundLog:
             exchange_bytes=sum(part.length for part in manifest.parts),
             micro_batch=manifest.micro_batch,
             uncompressed_bytes=uncompressed_bytes,
+            send_seconds=send_seconds,
+            cpu_seconds=self._cpu_seconds - cpu_before,
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             **work,
         )
         append_line(self._path, messages.encode(record))

@@ -135,7 +135,8 @@ class Peer:
             self._delete_previous_round(exchanged.objects)
             manifest = exchanged.manifests[manifest.peer]
         seconds, work = clock.take(), parts.work.take()
-        parts.log.write(manifest, decision, gradient_norm, seconds, work, exchanged.uncompressed_bytes)
+        sent = exchanged.uncompressed_bytes, exchanged.send_seconds
+        parts.log.write(manifest, decision, gradient_norm, seconds, work, *sent)
 
     def _publish(self, state: State) -> StoredObject:
         """Return this round's weights once they are in the store, and in a checkpoint if one is due."""

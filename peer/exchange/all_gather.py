@@ -49,7 +49,8 @@ class AllGather:
         for number, part in enumerate(ahead(fetches())):
             means[number % num_parts].add(part)
         mean = assemble(own, num_parts, (mean.result() for mean in means))
-        return Exchanged(mean, manifests, self._rendezvous.objects_of(manifest), sent.uncompressed_bytes)
+        left = self._rendezvous.objects_of(manifest)
+        return Exchanged(mean, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
     def _fetches(self, theirs: PeerManifest, pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
         if len(theirs.parts) != len(pieces):

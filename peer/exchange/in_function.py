@@ -46,7 +46,7 @@ class InFunction:
         num_samples = sum(theirs.num_samples for theirs in manifests)
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, num_samples)
         mean = assemble(own, num_peers, ahead(fetches))
-        return Exchanged(mean, manifests, left, sent.uncompressed_bytes)
+        return Exchanged(mean, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
     def _aggregate(self, manifests: list[PeerManifest], own: PeerManifest, left: list[str]) -> StoredObject:
         """Have this peer's part of all gradients reduced; each attempt has its own key, added to `left`."""

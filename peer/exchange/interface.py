@@ -16,12 +16,14 @@ class Exchanged:
         manifests: of all peers, in peer order.
         objects: keys of what this peer has stored; nobody reads them once all have begun the next round.
         uncompressed_bytes: how large the parts that this peer's manifest names were without a codec.
+        send_seconds: until those parts were stored, compression included.
     """
 
     mean: Gradient
     manifests: list[PeerManifest]
     objects: list[str]
     uncompressed_bytes: int
+    send_seconds: float
 
 
 class Exchange(Protocol):

@@ -38,7 +38,7 @@ class ScatterReduce:
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced.num_samples)
         fetches[manifest.peer] = lambda: reduced
         mean = assemble(own, num_peers, ahead(fetches))
-        return Exchanged(mean, manifests, left, sent.uncompressed_bytes)
+        return Exchanged(mean, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
     def _reduce(self, own: Gradient, manifest: PeerManifest) -> tuple[Gradient, list[PeerManifest]]:
         """Fold this peer's part of every gradient, in peer order."""

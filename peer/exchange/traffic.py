@@ -1,5 +1,6 @@
 """Parts of gradients on their way to and from the store, some at a time."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +22,11 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Sent:
-    """What a peer has stored of its gradient: what its manifest names, and how large it was before."""
+    """What a peer has stored of its gradient: what its manifest names, how large it was before, how long."""
 
     parts: list[StoredObject]
     uncompressed_bytes: int
+    seconds: float
 
 
 class Traffic:
@@ -54,6 +56,7 @@ class Traffic:
         Raises:
             TrainingDiverged: see `Compressor.compress`.
         """
+        began = time.perf_counter()
         ends = list(accumulate((len(piece.values) for piece in pieces), initial=0))
 
         def put(number: int) -> tuple[list[StoredObject], int]:
@@ -65,7 +68,8 @@ class Traffic:
 
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             done = list(threads.map(put, range(len(pieces))))
-        return Sent([part for parts, _ in done for part in parts], sum(size for _, size in done))
+        parts, sizes = [part for parts, _ in done for part in parts], [size for _, size in done]
+        return Sent(parts, sum(sizes), time.perf_counter() - began)
 
     def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Gradient:
         """Return a part of another peer's gradient, of the same shapes as `like`.

@@ -49,6 +49,7 @@ class Phases:
         self.seconds: dict[str, float] = {}
         self.memory_before = group_memory()
         self.major_faults_before = _major_faults()
+        self.cpu_seconds_before = time.process_time()
         self._open: list[str] = []
         self._since = 0.0
 
@@ -94,6 +95,7 @@ def usage(phases: Phases, *, is_cold_start: bool) -> Usage:
         memory_pressure_seconds=pressure_seconds,
         memory_reclaims=memory.reclaims - before.reclaims,
         major_faults=_major_faults() - phases.major_faults_before,
+        cpu_seconds=time.process_time() - phases.cpu_seconds_before,
     )
 
 

@@ -30,6 +30,17 @@ def test_usage_of_this_process_is_plausible() -> None:
     assert found.replica
 
 
+def test_usage_counts_the_cpu_of_this_invocation_alone() -> None:
+    sum(range(2_000_000))
+    before = time.process_time()
+    phases = Phases()
+    sum(range(2_000_000))
+
+    found = usage(phases, is_cold_start=False)
+
+    assert 0 < found.cpu_seconds <= time.process_time() - before
+
+
 @pytest.mark.parametrize(
     ("membership", "files", "expected"),
     [
