@@ -72,7 +72,6 @@ class FunctionUse(Record, frozen=True):
     """
 
     invocations: int
-    cold_starts: int
     out_of_memory: int
     cpu_seconds: float
     memory_limit_bytes: int
@@ -121,7 +120,8 @@ class RoundMeasure(Record, frozen=True):
 class Measure(Record, frozen=True):
     """What a run came to. Seconds are means over the peers; counts and bytes are sums over peers and rounds.
 
-    `train_seconds` is from the first round's begin to the last weights. Of the variant `ddp`, which has
+    `train_seconds` is from the first round's begin to the last weights; `weights_bytes` is the size of the
+    model's weights as they are stored, uncompressed. Of the variant `ddp`, which has
     neither functions nor store, what it has not is empty or 0; its `exchange_bytes` are those of the
     gradients that each process hands to the all-reduce.
     """
@@ -130,7 +130,8 @@ class Measure(Record, frozen=True):
     rounds: list[RoundMeasure]
     samples: int
     epochs: float
-    parameters: int
+    weights_bytes: int
+    cold_starts: int = 0
     functions: dict[str, FunctionUse] = {}
     peers: list[PeerUse] = []
     retries: dict[str, int] = {}

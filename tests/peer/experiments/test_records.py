@@ -36,7 +36,7 @@ CELL = CellRecord(
     config_hash="ba9876543210",
     versions={"peerless": "0.1.0"},
     load_average=0.5,
-    measured=Measure(train_seconds=2.0, rounds=[ROUND], samples=128, epochs=0.2, parameters=10),
+    measured=Measure(train_seconds=2.0, rounds=[ROUND], samples=128, epochs=0.2, weights_bytes=40),
 )
 
 
