@@ -36,6 +36,9 @@ IndexedBatch = tuple[int, list[Range]]
 EVALUATION_SAMPLES = 2500
 """How many samples one `evaluate` invocation covers."""
 
+_LATE_DEADLINES = 2
+"""Deadlines of an invocation after which no attempt of it writes any more: one in a queue, one at work."""
+
 
 @dataclass(frozen=True)
 class Means:
@@ -93,7 +96,7 @@ class Compute:
             self._gradient_attempt(round_number, index, group, weights, learning_rate, result_keys)
             for index, group in enumerate(groups)
         ]
-        results = means.fan_out.run(attempts)
+        results = means.fan_out.run(attempts, "gradient", [len(group) for group in groups])
         mean, training = WeightedMean(), list[Evaluation | None]()
         for _ in groups:
             with means.clock.phase("compute"):
@@ -101,7 +104,9 @@ class Compute:
             with means.clock.phase("average"):
                 mean.add(gradient)
                 training.append(evaluation)
-        means.garbage.delete(result_keys)
+        # of an attempt more than there are invocations, some function may still be at work
+        late_seconds = _LATE_DEADLINES * self._config.invocation_seconds
+        means.garbage.delete(result_keys, late_seconds if len(result_keys) > len(groups) else 0.0)
         return mean.result(), total(training)
 
     def _next(
@@ -123,13 +128,15 @@ class Compute:
             return None
         num_samples = self._dataset.splits[split].num_samples
         start, stop = split_range(num_samples, self._config.num_peers, self._rank)
-        attempts = [
-            self._evaluate_attempt(
-                round_number, index, split, (begin, min(begin + EVALUATION_SAMPLES, stop)), weights
-            )
-            for index, begin in enumerate(range(start, stop, EVALUATION_SAMPLES))
+        samples = [
+            (begin, min(begin + EVALUATION_SAMPLES, stop)) for begin in range(start, stop, EVALUATION_SAMPLES)
         ]
-        return total(list(self._means.fan_out.run(attempts)))
+        attempts = [
+            self._evaluate_attempt(round_number, index, split, each, weights)
+            for index, each in enumerate(samples)
+        ]
+        sizes = [end - begin for begin, end in samples]
+        return total(list(self._means.fan_out.run(attempts, "evaluate", sizes)))
 
     def _batches_of(self, round_number: int) -> list[IndexedBatch]:
         """Return this peer's batches of a round; a peer goes through its shard again and again."""

@@ -9,7 +9,9 @@ import msgspec
 import requests
 
 from peer import messages
+from peer.abandonment import ended_by
 from peer.config import GatewayAddress
+from peer.cut_connection import CuttableAdapter, Line
 from peer.errors import (
     ClockSkewed,
     FunctionBusy,
@@ -72,6 +74,9 @@ class Gateway:
         self.address = address
         self._session = requests.Session()
         self._session.trust_env = False
+        self._line = Line()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, CuttableAdapter(self._line))
 
     def invoke(self, function: str, body: bytes, deadline_seconds: float) -> bytes:
         """Return the body of a function's 2xx reply.
@@ -86,17 +91,18 @@ class Gateway:
             FunctionBusy, OutOfMemory, InvocationFailed, GatewayUnreachable, StoreUnreachable, UrlExpired:
                 worth another attempt.
             FunctionRefused, TrainingDiverged: not worth one.
+            Abandoned: the attempt of this thread was; the reply, if there is one, is lost.
         """
-        url = f"{self.address.url}/function/{function}"
-        headers = {"Content-Type": "application/json"}
+        self._line.restore()
         try:
-            response = self._session.post(
-                url,
-                data=body,
-                headers=headers,
-                timeout=(_CONNECT_SECONDS, deadline_seconds),
-                allow_redirects=False,
-            )
+            with ended_by(self._line.cut):
+                response = self._session.post(
+                    f"{self.address.url}/function/{function}",
+                    data=body,
+                    headers={"Content-Type": "application/json"},
+                    timeout=(_CONNECT_SECONDS, deadline_seconds),
+                    allow_redirects=False,
+                )
         except requests.ReadTimeout as error:
             raise InvocationFailed(
                 f"function {function}: no reply within {deadline_seconds:.0f} s"

@@ -36,6 +36,11 @@ class InFlight:
         """How many may run at once now."""
         return self._allowed
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last reply was busy, or fewer run at once for such replies than may."""
+        return self._num_busy > 0 or self._allowed < self._most
+
     @contextmanager
     def one(self) -> Iterator[None]:
         """Run the block once fewer than the allowed number of others run."""

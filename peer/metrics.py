@@ -121,6 +121,8 @@ class PeerMetrics:
             "peerless_retries", "Attempts that were repeated, by the error that made it so.", "reason"
         )
         _begin(self._retries, _retryable_errors(PeerlessError))
+        self._hedges = counter("peerless_hedges", "Second attempts of invocations that took long.")
+        self._hedges_won = counter("peerless_hedges_won", "Those that had a result before the first attempt.")
         self._adaptations = counter(
             "peerless_adaptations", "What this peer has changed so that invocations fit.", "what"
         )
@@ -163,6 +165,8 @@ class PeerMetrics:
         self._samples.inc(record.peer_samples)
         self._invocations.inc(record.invocations)
         self._cold_starts.inc(record.cold_starts)
+        self._hedges.inc(record.hedges)
+        self._hedges_won.inc(record.hedges_won)
         _add(self._function_seconds, record.function_seconds, FUNCTION_PHASES)
         _add(self._object_bytes, record.object_bytes, _KINDS)
         if record.exchange_bytes and record.uncompressed_bytes:

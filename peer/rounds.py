@@ -66,7 +66,8 @@ class RoundRecord(Message, frozen=True):
     were split into, 0 for whole ones. `send_seconds` is the part of the phase `exchange` until the peer's own
     gradient was stored. `invocation_seconds` has, by function, each invocation's time inside it, and
     `function_cpu_seconds` the CPU of all; `cpu_seconds` and `peak_rss_bytes` are of the peer's own process,
-    the latter since its begin.
+    the latter since its begin. `hedges` are second attempts of invocations that took long, of which
+    `hedges_won` had the first result.
     """
 
     run: str
@@ -99,6 +100,8 @@ class RoundRecord(Message, frozen=True):
     function_cpu_seconds: dict[str, float] = {}
     cpu_seconds: float = 0.0
     peak_rss_bytes: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
 
 
 class Work:
@@ -152,6 +155,16 @@ class Work:
             reason = type(error).__name__
             self._counts.retries[reason] = self._counts.retries.get(reason, 0) + 1
 
+    def add_hedge(self) -> None:
+        """Count a second attempt of an invocation, beside the first."""
+        with self._lock:
+            self._counts.hedges += 1
+
+    def add_hedge_won(self) -> None:
+        """Count one that had a valid result before the first attempt had."""
+        with self._lock:
+            self._counts.hedges_won += 1
+
     def add_adaptation(self, adaptation: Adaptation) -> None:
         """Count what was changed so that invocations fit."""
         with self._lock:
@@ -176,6 +189,8 @@ class _Counts:
     invocation_seconds: dict[str, list[float]] = field(default_factory=dict)
     function_cpu_seconds: dict[str, float] = field(default_factory=dict)
     adaptations: list[Adaptation] = field(default_factory=list)
+    hedges: int = 0
+    hedges_won: int = 0
 
 
 class RoundLog:

@@ -21,7 +21,7 @@ from peer.decisions import Progress
 from peer.errors import FunctionError, PeerlessError, StopRequested
 from peer.exchange.compressor import Compressor
 from peer.exchange.traffic import Traffic
-from peer.fanout import FanOut, RetryPolicy
+from peer.fanout import FanOut, Hedging, RetryPolicy
 from peer.garbage import Garbage
 from peer.gateway import Gateway
 from peer.invokers import FunctionInvoker, Invoker, LocalInvoker, adapting
@@ -54,7 +54,8 @@ log = logging.getLogger(__name__)
 class Surroundings:
     """Where a peer finds the platform, how patient it is, where it writes, and where its metrics are read.
 
-    `metrics_address` is of this machine; with an empty one, they are counted and served nowhere.
+    `metrics_address` is of this machine; with an empty one, they are counted and served nowhere. `is_hedging`
+    is whether invocations that take long get a second attempt.
     """
 
     store: StoreAddress
@@ -63,6 +64,7 @@ class Surroundings:
     outage_seconds: float
     directory: Path
     metrics_address: str = ""
+    is_hedging: bool = True
 
 
 def run_peer(
@@ -258,8 +260,12 @@ class _Session:
         policy = RetryPolicy(outage_seconds=surroundings.outage_seconds)
         if is_adaptive(config):
             policy = replace(policy, max_out_of_memory=math.inf)
+        hedging = None
+        if config.compute == "functions" and surroundings.is_hedging:
+            work = self.accounts.work
+            hedging = Hedging(on_hedge=work.add_hedge, on_won=work.add_hedge_won)
         width = max(1, replicas // config.num_peers)
-        return FanOut(width, policy, self.accounts.add_retry, adapter.changed_in_flight)
+        return FanOut(width, policy, self.accounts.add_retry, adapter.changed_in_flight, hedging)
 
     def _first_manifest(self) -> PeerManifest:
         return PeerManifest(

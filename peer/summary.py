@@ -54,7 +54,8 @@ class Summary(Message, frozen=True):
     `functions` and `slowest` tell which function is short of memory, and which peer is slow, by phase; the
     others `wait` for a slow one. `adaptations` are what the run has changed of itself.
     `exchange_bytes` is the size of the gradients that peers put for each other, `compression_ratio` how many
-    times as large they were without `compression`.
+    times as large they were without `compression`. `hedges` are second attempts of invocations that took
+    long, of which `hedges_won` had the first result.
     """
 
     run: str
@@ -87,6 +88,8 @@ class Summary(Message, frozen=True):
     function_compression: str = NONE
     exchange_bytes: int = 0
     compression_ratio: float = 1.0
+    hedges: int = 0
+    hedges_won: int = 0
 
 
 def peer_result(rank: int, outcome: Outcome, adaptations: list[Adaptation]) -> PeerResult:
@@ -158,6 +161,8 @@ def summarise(
         function_compression=config.function_compression,
         exchange_bytes=exchange_bytes,
         compression_ratio=compression_ratio,
+        hedges=sum(record.hedges for record in last),
+        hedges_won=sum(record.hedges_won for record in last),
     )
 
 

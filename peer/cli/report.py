@@ -40,6 +40,8 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
     if summary.compute == "functions":
         _line("invocations", f"{summary.invocations:,}, {summary.cold_starts} of them cold starts")
         _line("retries", _counted(summary.retries))
+        if summary.hedges:
+            _line("hedges", f"{summary.hedges} of stragglers; {summary.hedges_won} had the first result")
         _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
         _fullest(summary)
         _adapted(summary)

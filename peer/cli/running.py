@@ -49,6 +49,7 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
         outage_seconds=options["outage_patience"],
         directory=options["runs_dir"] / keys.checked(config.run, "run"),
         metrics_address="" if options["no_metrics"] else options["metrics_address"],
+        is_hedging=not options["no_hedge"],
     )
 
 

@@ -58,6 +58,12 @@ def _place_options(command: Declared) -> Declared:
             default=120.0,
             help="With a gateway or a store that is away.",
         ),
+        option(
+            "--no-hedge",
+            section=_PATIENCE,
+            is_flag=True,
+            help="No second attempt of an invocation that takes much longer than the others.",
+        ),
         gateway_options,
         store_options,
         option(

@@ -68,7 +68,7 @@ class InFunction:
             reply = self._invoker.aggregate(request)
             return StoredObject(key=key, length=reply.length, checksum=reply.checksum)
 
-        (stored,) = self._fan_out.run([attempt])
+        (stored,) = self._fan_out.run([attempt], "aggregate")
         return stored
 
     def _weighted(self, theirs: PeerManifest, own: PeerManifest) -> WeightedObject:

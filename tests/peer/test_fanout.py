@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+from peer.abandonment import ended_by
 from peer.errors import (
     FunctionBusy,
     FunctionRefused,
@@ -12,7 +13,8 @@ from peer.errors import (
     PeerlessError,
     UrlExpired,
 )
-from peer.fanout import FanOut, RetryPolicy
+from peer.fanout import FanOut, Hedging, RetryPolicy
+from peer.hedging import HedgePolicy
 
 
 def failing(errors: list[PeerlessError]) -> Callable[[int], int]:
@@ -112,3 +114,152 @@ def test_outages_between_failures_are_each_waited_out_anew() -> None:
 
     assert results == [4]
     assert len(retries) == 4
+
+
+EAGER = HedgePolicy(least_seconds=0.05, least_observed=4)
+WAIT_SECONDS = 30.0
+
+
+class Hung:
+    """An attempt that hangs at its first number, until it is abandoned; the others do as they are told."""
+
+    def __init__(self, others: Callable[[int], int] = lambda number: number) -> None:
+        self.began, self.ended = threading.Event(), threading.Event()
+        self._woken = threading.Event()
+        self._others = others
+
+    def __call__(self, number: int) -> int:
+        if number:
+            return self._others(number)
+        self.began.set()
+        try:
+            with ended_by(self._woken.set):
+                assert self._woken.wait(WAIT_SECONDS)
+                raise GatewayUnreachable("the connection was cut")
+        finally:
+            self.ended.set()
+
+
+class Hedges:
+    """A fan-out that hedges, and has observed how long attempts take; counts what it hedges."""
+
+    def __init__(self, in_flight: int) -> None:
+        self.begun, self.won = 0, 0
+        hedging = Hedging(EAGER, self._on_hedge, self._on_won)
+        self.fan_out = FanOut(in_flight, RetryPolicy(max_failures=1), lambda _error: None, hedging=hedging)
+        list(self.fan_out.run([failing([])] * 8, "calls"))
+
+    def _on_hedge(self) -> None:
+        self.begun += 1
+
+    def _on_won(self) -> None:
+        self.won += 1
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_hung_attempt_is_hedged_under_the_next_number_and_abandoned(in_flight: int) -> None:
+    hedges, hung = Hedges(in_flight), Hung()
+
+    results = list(hedges.fan_out.run([hung, failing([]), failing([])], "calls"))
+
+    assert results == [1, 0, 0]
+    assert (hedges.begun, hedges.won) == (1, 1)
+    assert hung.ended.wait(WAIT_SECONDS)
+    hedges.fan_out.close()
+
+
+def test_attempts_of_a_kind_that_was_not_observed_are_not_hedged() -> None:
+    hedges = Hedges(1)
+    slow = threading.Event()
+
+    def attempt(number: int) -> int:
+        slow.wait(0.3)
+        return number
+
+    assert list(hedges.fan_out.run([attempt], "others")) == [0]
+    assert hedges.begun == 0
+    hedges.fan_out.close()
+
+
+def test_hedge_that_fails_leaves_the_result_to_the_first_attempt() -> None:
+    hedges, tried_again = Hedges(1), threading.Event()
+
+    def attempt(number: int) -> int:
+        if number:
+            tried_again.set()
+            raise FunctionRefused("no")
+        assert tried_again.wait(WAIT_SECONDS)
+        return number
+
+    assert list(hedges.fan_out.run([attempt], "calls")) == [0]
+    assert (hedges.begun, hedges.won) == (1, 0)
+    hedges.fan_out.close()
+
+
+def test_first_attempt_that_is_given_up_leaves_the_result_to_the_hedge() -> None:
+    hedges, may_reply = Hedges(1), threading.Event()
+
+    def attempt(number: int) -> int:
+        if number == 0:
+            assert hedge_began.wait(WAIT_SECONDS)
+            threading.Timer(0.1, may_reply.set).start()
+            raise FunctionRefused("no")
+        hedge_began.set()
+        assert may_reply.wait(WAIT_SECONDS)
+        return number
+
+    hedge_began = threading.Event()
+
+    assert list(hedges.fan_out.run([attempt], "calls")) == [1]
+    assert (hedges.begun, hedges.won) == (1, 1)
+    hedges.fan_out.close()
+
+
+def test_both_attempts_given_up_raise_the_first_ones_error() -> None:
+    hedges, hedge_failed = Hedges(1), threading.Event()
+
+    def attempt(number: int) -> int:
+        if number == 0:
+            assert hedge_failed.wait(WAIT_SECONDS)
+            raise FunctionRefused("of the first")
+        hedge_failed.set()
+        raise InvocationFailed("of the hedge")
+
+    with pytest.raises(FunctionRefused, match="of the first"):
+        list(hedges.fan_out.run([attempt], "calls"))
+    hedges.fan_out.close()
+
+
+def test_no_hedge_begins_while_replies_are_busy() -> None:
+    hedges, seen = Hedges(2), threading.Event()
+
+    def busy_until_the_other_replies(number: int) -> int:
+        if not seen.is_set():
+            raise FunctionBusy("busy")
+        return number
+
+    def slow(number: int) -> int:
+        threading.Event().wait(0.5)
+        seen.set()
+        return number
+
+    results = list(hedges.fan_out.run([slow, busy_until_the_other_replies], "calls"))
+
+    assert results[0] == 0
+    assert hedges.begun == 0
+    hedges.fan_out.close()
+
+
+def test_run_that_fails_abandons_what_runs_beside_it() -> None:
+    hung = Hung()
+
+    def refused(_number: int) -> int:
+        assert hung.began.wait(WAIT_SECONDS)
+        raise FunctionRefused("no")
+
+    fan_out = FanOut(2, RetryPolicy(), lambda _error: None)
+    with pytest.raises(FunctionRefused):
+        list(fan_out.run([refused, hung]))
+    fan_out.close()
+
+    assert hung.ended.is_set()

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from peer import errors
+from peer.abandonment import Abandoned, Abandonment
 from peer.config import GatewayAddress
 from peer.gateway import Gateway
 from peer.store.servers import free_port
@@ -129,3 +130,54 @@ def test_function_that_does_not_reply_in_time_is_a_failed_invocation(server: Ans
 
     assert entered.is_set()
     leave.set()
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Takes a request and answers once it may."""
+
+    server: "Withholding"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.has_request.set()
+        assert self.server.may_answer.wait(30)
+        self.close_connection = True
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+class Withholding(HTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Silent)
+        self.has_request, self.may_answer = threading.Event(), threading.Event()
+
+
+def test_abandoned_invocation_ends_at_once_and_the_next_goes_through(server: Answering) -> None:
+    silent = Withholding()
+    serving = threading.Thread(target=silent.serve_forever, kwargs={"poll_interval": 0.01})
+    serving.start()
+    address = GatewayAddress(f"http://127.0.0.1:{silent.server_address[1]}")
+    abandonment, ended = Abandonment(), list[BaseException]()
+    gateway = Gateway(address)
+
+    def invoke() -> None:
+        try:
+            with abandonment:
+                gateway.invoke("gradient", b"{}", 300.0)
+        except errors.PeerlessError as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=invoke)
+    waiting.start()
+    assert silent.has_request.wait(30)
+    abandonment.abandon()
+    waiting.join(30)
+    silent.may_answer.set()
+    silent.shutdown()
+    serving.join()
+    silent.server_close()
+
+    assert [type(error) for error in ended] == [Abandoned]
+    gateway.address = address_of(server)
+    assert gateway.invoke("gradient", b"{}", 5.0) == b"{}"

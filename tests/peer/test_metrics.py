@@ -63,7 +63,7 @@ def test_add_round_counts_what_the_record_says() -> None:
     metrics = metrics_of(rounds=100)
 
     metrics.add_round(record_of(0, validation_loss=1.5, exchange_bytes=1000, uncompressed_bytes=4000))
-    metrics.add_round(record_of(1))
+    metrics.add_round(record_of(1, hedges=3, hedges_won=2))
 
     expected = {
         "peerless_rounds_total": 2,
@@ -77,6 +77,8 @@ def test_add_round_counts_what_the_record_says() -> None:
         "peerless_validation_accuracy_ratio": None,
         "peerless_invocations_total": 4,
         "peerless_cold_starts_total": 2,
+        "peerless_hedges_total": 3,
+        "peerless_hedges_won_total": 2,
         "peerless_compression_ratio": 4.0,
     }
     assert {name: value(metrics, name) for name in expected} == expected

@@ -184,7 +184,6 @@ class TestObjects:
         assert store.get("a/child") == b"child's"
         assert len(list(store.list(""))) == 2
 
-
     @pytest.mark.slow
     def test_put_beside_the_removal_of_the_last_object_of_a_folder_is_stored(self, store: Store) -> None:
         def come_and_go(peer: int) -> None:
