@@ -193,9 +193,11 @@ class Invocation:
         is_reusable = False
         connection = replica.take_connection()
         name, seconds = self._limits.reply_name, self._limits.reply_seconds
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(seconds or None):
                 rest = await self._exchange(replica, connection, body)
+            replica.reply_seconds = time.perf_counter() - began
             is_reusable = True
         except TimeoutError as error:
             text = f"function {self._pool.name} did not reply within its {name} of {seconds:g} s"

@@ -31,6 +31,7 @@ _START_SECONDS = 5.0
 _TERMINATION_SECONDS = 2.0
 _MAX_HEALTH_FAILURES = 3
 _LAST_WORDS_LINES = 3
+_SLOW_FACTOR = 2.0
 _MAX_ERROR_CHARACTERS = 1_000
 
 
@@ -103,6 +104,8 @@ class Pool:
     def take_idle(self) -> Replica | None:
         """Return the replica with the fewest requests, of several the one used last, for its caches.
 
+        But one that took more than twice as long for its last reply as another that is idle is left to that
+        one: else a caller that waits for each reply would come back to a slow replica again and again.
         It has room for this request, which is to end by `release` or `discard`.
         """
         if not self._idle:
@@ -110,6 +113,10 @@ class Pool:
         replica = self._idle[-1]
         if self._max_inflight > 1:
             replica = min(reversed(self._idle), key=lambda each: each.num_active)
+        elif len(self._idle) > 1:
+            prompt = min(reversed(self._idle), key=lambda each: each.reply_seconds)
+            if replica.reply_seconds > _SLOW_FACTOR * prompt.reply_seconds:
+                replica = prompt
         self._take(replica)
         return replica
 

@@ -1,6 +1,7 @@
 """One replica as the pool sees it."""
 
 import asyncio
+import math
 
 from localfaas.runtimes.interface import ReplicaExit, ReplicaProcess
 from localfaas.upstream import ReplicaConnection, ReplyLost
@@ -28,6 +29,8 @@ class Replica:
         """Nobody knows what it is doing with a request of which the reply was given up."""
         self.num_active = 0
         self.num_requests = 0
+        self.reply_seconds = math.inf
+        """What its last reply took; infinity before the first."""
         self._spare: list[ReplicaConnection] = []
         self._connections: set[ReplicaConnection] = set()
         process.exited.add_done_callback(lambda _: self._close())

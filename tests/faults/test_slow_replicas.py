@@ -3,14 +3,26 @@
 import contextlib
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from harness import LocalPlatform, Runner
 
-from peer.rounds import RoundRecord
+from peer.compute import Compute, Means
+from peer.config import RunConfig
+from peer.fanout import FanOut, RetryPolicy
+from peer.garbage import Garbage
+from peer.learning.datasets import catalogue
+from peer.learning.shards import plan_shards
+from peer.messages import Usage
+from peer.phases import PhaseClock
+from peer.rounds import RoundRecord, Work
+from peer.session import initial_weights, invoker_for
 from peer.store import keys
 
 pytestmark = pytest.mark.slow
@@ -77,3 +89,66 @@ def test_hung_replica_is_hedged_and_the_weights_are_the_same(runner: Runner, han
     assert {result.weights.checksum for result in results} == {undisturbed}
     gradients = [key for key, _ in runner.store.list(keys.generation("hung", 0)) if "/gradients/" in key]
     assert gradients == []
+
+
+class ByReplica(Work):
+    """Counts the valid replies of each replica."""
+
+    def __init__(self, replies: Counter[str]) -> None:
+        super().__init__()
+        self._replies = replies
+
+    def add_reply(self, function: str, usage: Usage) -> None:
+        self._replies[usage.replica] += 1
+        super().add_reply(function, usage)
+
+
+class Slowed:
+    """Lets a process run for a sixth of the time, for the length of a block."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._hamper)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _hamper(self) -> None:
+        while not self._is_over.is_set():
+            self._process.send_signal(signal.SIGSTOP)
+            self._is_over.wait(0.1)
+            self._process.send_signal(signal.SIGCONT)
+            self._is_over.wait(0.02)
+
+
+def compute_as_peer(rank: int, runner: Runner, config: RunConfig, replies: Counter[str]) -> Any:
+    """Return the gradient of a peer of two that has one invocation at once, its share of two replicas."""
+    dataset = catalogue.find(runner.store, config.dataset)
+    shard = plan_shards(dataset, config.num_peers, config.partition, config.seed)[rank]
+    fan_out = FanOut(1, RetryPolicy(), lambda _error: None)
+    garbage = Garbage(runner.store, is_kept=False)
+    invoker = invoker_for(config, runner.surroundings, runner.store)
+    means = Means(invoker, fan_out, garbage, PhaseClock(), ByReplica(replies))
+    compute = Compute(config, 0, rank, dataset, shard, means)
+    try:
+        return compute.gradient(0, initial_weights(config), config.optimizer.learning_rate)
+    finally:
+        fan_out.close()
+        garbage.close()
+
+
+def test_slowed_replica_gets_less_work(platform: LocalPlatform, runner: Runner) -> None:
+    config = runner.create("slowed", num_peers=2, batches_per_round=16, batches_per_invocation=1)
+    replies: Counter[str] = Counter()
+
+    with Slowed(replicas_of(platform, "gradient")[0]), ThreadPoolExecutor(2) as peers:
+        list(peers.map(lambda rank: compute_as_peer(rank, runner, config, replies), range(2)))
+
+    assert sum(replies.values()) == 32
+    assert len(replies) == 2
+    assert max(replies.values()) > 2 * min(replies.values())

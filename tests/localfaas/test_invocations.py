@@ -97,6 +97,19 @@ def test_calls_in_parallel_are_all_answered_one_at_a_time_a_replica(gateway: Any
     assert len({reply.json()["pid"] for reply in replies}) == 2
 
 
+def test_idle_replica_that_was_slow_is_left_to_a_faster_one(gateway: Any) -> None:
+    def replica(seconds: float) -> str:
+        name: str = gateway.call("probe", sleep=seconds).json()["replica"]
+        return name
+
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(replica, 1.0)
+        fast = threads.submit(replica, 0.1)
+
+    assert slow.result() != fast.result()
+    assert replica(0.1) == fast.result()
+
+
 def test_calls_that_wait_are_served_in_their_order(gateway: Any, until: Callable[..., Any]) -> None:
     gateway.system("POST", "functions", json={"service": "single", "image": "test/probe:latest"})
     gateway.wait_available("single", 1)
