@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from peer import messages
 from peer.cli.connections import check_gateway, gateway_address, gateway_options, open_store, store_options
+from peer.cli.experiment_run import list_, run, show
 from peer.cli.options import Command, Count, Number, option
 from peer.cli.report import shortest
 from peer.cli.running import compute_with_one_thread, store_dataset
@@ -36,7 +37,11 @@ _QUICK = {
 
 @click.group()
 def experiment() -> None:
-    """Find out by measuring: memory a function needs."""
+    """Find out by measuring: a matrix of runs, or the memory that a function needs."""
+
+
+for command in (run, list_, show):
+    experiment.add_command(command)
 
 
 @experiment.command(

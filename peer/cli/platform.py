@@ -98,7 +98,7 @@ def up(
     if is_scraped:
         prometheus.check_prometheus()
     platform = Platform(state_dir)
-    platform.up(PlatformOptions(state_dir, stack or _default_stack(), **options), _say)
+    platform.up(PlatformOptions(state_dir, stack or default_stack(), **options), _say)
     if is_scraped:
         page_url = platform.accompany(page(state_dir, dashboard_port), _say)
         prometheus.run_prometheus(platform, page_url, prometheus_port, _say)
@@ -192,7 +192,8 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _default_stack() -> Path:
+def default_stack() -> Path:
+    """Return the stack file of the working directory, else the checkout's."""
     here = Path("stack.yml")
     return here if here.is_file() else Path(__file__).resolve().parents[2] / "stack.yml"
 

@@ -12,6 +12,8 @@ from peer.experiments.records import FunctionUse, Measure, PeerUse, RoundMeasure
 from peer.phases import PHASES
 from peer.rounds import FunctionMemory, RoundRecord
 
+_DIGITS = 6
+
 
 class _Summary(msgspec.Struct, frozen=True):
     """What is read of `summary.json`; reading all of it would import torch."""
@@ -57,14 +59,15 @@ def of_run(directory: Path, warm_up_rounds: int) -> Measure:
         raise ConfigurationError(
             f"{path}, which the run should have left, cannot be read: {error}"
         ) from error
+    has_functions = summary.compute == "functions"
     return Measure(
         train_seconds=summary.train_seconds,
         rounds=_rounds(records, warm_up_rounds),
         samples=summary.samples,
         epochs=summary.epochs,
         weights_bytes=config.initial_weights_bytes,
-        cold_starts=sum(record.cold_starts for record in records),
-        functions=_functions(records) if summary.compute == "functions" else {},
+        cold_starts=sum(record.cold_starts for record in records) if has_functions else 0,
+        functions=_functions(records) if has_functions else {},
         peers=_peers(records),
         retries=summary.retries,
         object_bytes=summary.object_bytes,
@@ -100,11 +103,11 @@ def _round(records: Sequence[RoundRecord], began_seconds: float, *, is_warm_up: 
         is_warm_up=is_warm_up,
         seconds=seconds,
         ended_seconds=began_seconds + seconds,
-        phase_seconds=means,
-        slowest_seconds={name: max(each) for name, each in phases.items()},
+        phase_seconds=_rounded(means),
+        slowest_seconds=_rounded({name: max(each) for name, each in phases.items()}),
         send_seconds=send_seconds,
         receive_seconds=means["exchange"] - send_seconds,
-        function_seconds=_sums(record.function_seconds for record in records),
+        function_seconds=_rounded(_sums(record.function_seconds for record in records)),
         invocation_seconds=_joined(record.invocation_seconds for record in records),
         samples=first.num_samples,
         loss=first.loss,
@@ -148,6 +151,11 @@ def _sums(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, number in counted.items():
             sums[name] = sums.get(name, 0.0) + number
     return sums
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds to a microsecond: more digits would only make lines longer."""
+    return {name: round(each, _DIGITS) for name, each in seconds.items()}
 
 
 def _joined(lists: Iterable[Mapping[str, list[float]]]) -> dict[str, list[float]]:

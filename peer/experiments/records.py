@@ -1,16 +1,18 @@
 """What an experiment leaves: a folder with its matrix, the machine's facts, and a line a finished cell.
 
-    <experiments-dir>/<name>/matrix.yaml     what was asked, frozen when the experiment began
+    <experiments-dir>/<name>/matrix.yaml     what was asked last
                              machine.json    `Machine`: what it was measured on
                              cells.jsonl     `CellRecord`, a line an attempt that ended, never rewritten
-                             runs/<cell id>/ the run's own files: rounds.jsonl, summary.json, logs
+                             runs/<run>/     the run's own files: rounds.jsonl, summary.json, logs
 
 A line is written at once, and only whole lines are read, so that a kill loses at most the cell that ran.
 """
 
+import fcntl
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +21,10 @@ import msgspec
 from peer import messages
 from peer.errors import ConfigurationError
 from peer.experiments.host import host_facts
-from peer.files import append_line, make_folder, replace_file
+from peer.files import append_line, make_folder, replace_file, writing
 from peer.messages import Message
 
-MATRIX, MACHINE, CELLS, RUNS = "matrix.yaml", "machine.json", "cells.jsonl", "runs"
+MATRIX, MACHINE, CELLS, RUNS, LOCK = "matrix.yaml", "machine.json", "cells.jsonl", "runs", "lock"
 
 SERVERLESS, CONVENTIONAL, DDP = "serverless", "conventional", "ddp"
 VARIANTS = (SERVERLESS, CONVENTIONAL, DDP)
@@ -96,7 +98,8 @@ class RoundMeasure(Record, frozen=True):
     the peer that took longest. `send_seconds` and `receive_seconds` add up to the phase `exchange`: until a
     peer's gradient was stored, and from then on, in which it got and folded the others'. `function_seconds`
     sums the phases inside the functions. `invocation_seconds` has, by function, the time inside it of each
-    invocation, of all peers: what a platform would bill. Loss and accuracy are over all peers' samples at the
+    invocation, of all peers: what a platform would bill; where peers compute themselves, what each of these
+    took them. Loss and accuracy are over all peers' samples at the
     weights that the round began with.
     """
 
@@ -123,7 +126,8 @@ class Measure(Record, frozen=True):
     `train_seconds` is from the first round's begin to the last weights; `weights_bytes` is the size of the
     model's weights as they are stored, uncompressed. Of the variant `ddp`, which has
     neither functions nor store, what it has not is empty or 0; its `exchange_bytes` are those of the
-    gradients that each process hands to the all-reduce.
+    gradients that each process hands to the all-reduce, and its phase `exchange` is the last backward of a
+    round, into which DDP weaves the all-reduce.
     """
 
     train_seconds: float
@@ -149,7 +153,8 @@ class CellRecord(Record, frozen=True):
     `id` is of settings, variant and repeat, the same in every experiment; of two lines with one id the later
     counts (`latest`). `config_hash` leaves repeat and seed out: repeats of a cell have the same. `axes` are
     the values that this matrix varies, `settings` all options of the run. `repeat` counts from 1; 0 is a
-    warm-up, which no figure is made of. `seconds` is of the whole command, imports and all.
+    warm-up, which no figure is made of. `seconds` is of the whole command, imports and all. `run` is
+    the name of its folder.
     """
 
     id: str
@@ -167,6 +172,7 @@ class CellRecord(Record, frozen=True):
     config_hash: str
     versions: dict[str, str]
     load_average: float
+    run: str = ""
     box: Box | None = None
     measured: Measure | None = None
 
@@ -181,20 +187,46 @@ def this_machine() -> Machine:
     return msgspec.convert({**facts, "os": system}, Machine)
 
 
-def begin(directory: Path, matrix: bytes, machine: Machine) -> None:
-    """Make the folder of an experiment that begins, or goes on.
+@contextmanager
+def begun(directory: Path, matrix: bytes, machine: Machine) -> Iterator[None]:
+    """Give the block the folder of an experiment that begins or goes on; nobody else runs it meanwhile.
+
+    Args:
+        directory: made if need be.
+        matrix: takes the place of the one that is there: what is asked may change, what was measured stays.
+        machine: which this is.
 
     Raises:
+        ConfigurationError: somebody runs it already, or it was begun on a machine of another kind.
         FileNotWritten: there is no room.
     """
     make_folder(directory / RUNS)
-    if not (directory / MATRIX).exists():
+    with writing(directory / LOCK), (directory / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(f"another command runs the experiment in {directory}") from error
+        _check_machine(directory, machine)
         replace_file(directory / MATRIX, matrix)
-    if not (directory / MACHINE).exists():
         replace_file(directory / MACHINE, messages.encode(machine) + b"\n")
-    cells = directory / CELLS
-    if cells.exists() and cells.stat().st_size and not _ends_a_line(cells):
-        append_line(cells, b"")  # ends the line that a kill tore
+        cells = directory / CELLS
+        if cells.exists() and cells.stat().st_size and not cells.read_bytes().endswith(b"\n"):
+            append_line(cells, b"")  # ends the line that a kill tore
+        yield
+
+
+def _check_machine(directory: Path, machine: Machine) -> None:
+    if not (directory / MACHINE).exists():
+        return
+    before = read_machine(directory)
+    differing = [name for name in ("cpu", "cores") if getattr(before, name) != getattr(machine, name)]
+    if differing and read_cells(directory):
+        told = "; ".join(
+            f"{name} was {getattr(before, name)}, is {getattr(machine, name)}" for name in differing
+        )
+        raise ConfigurationError(
+            f"{directory} was measured on another machine ({told}): name another folder with --output"
+        )
 
 
 def append(directory: Path, cell: CellRecord) -> None:
@@ -258,7 +290,3 @@ def _lines(path: Path) -> list[bytes]:
         return path.read_bytes().splitlines()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _ends_a_line(path: Path) -> bool:
-    return path.read_bytes().endswith(b"\n")

@@ -42,8 +42,8 @@ CELL = CellRecord(
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    records.begin(tmp_path / "smoke", b"name: smoke\n", records.this_machine())
-    return tmp_path / "smoke"
+    with records.begun(tmp_path / "smoke", b"name: smoke\n", records.this_machine()):
+        return tmp_path / "smoke"
 
 
 def test_cells_appended_are_read_in_their_order(directory: Path) -> None:
@@ -60,8 +60,8 @@ def test_cells_after_a_torn_line_lose_that_line_alone(directory: Path) -> None:
     with (directory / "cells.jsonl").open("ab") as file:
         file.write(b'{"id": "abc", "exper')
 
-    records.begin(directory, b"", records.this_machine())
-    records.append(directory, replace(CELL, repeat=2))
+    with records.begun(directory, b"", records.this_machine()):
+        records.append(directory, replace(CELL, repeat=2))
 
     assert [cell.repeat for cell in records.read_cells(directory)] == [1, 2]
 
@@ -89,10 +89,35 @@ def test_latest_attempt_of_a_cell_counts(directory: Path) -> None:
     assert records.latest([failed, replace(CELL, id="other"), CELL]) == [CELL, replace(CELL, id="other")]
 
 
-def test_begin_of_an_experiment_that_goes_on_keeps_matrix_and_machine(directory: Path) -> None:
-    machine = records.read_machine(directory)
+def test_begun_again_has_the_new_matrix_and_the_old_cells(directory: Path) -> None:
+    records.append(directory, CELL)
 
-    records.begin(directory, b"name: other\n", replace(machine, cores=99))
+    with records.begun(directory, b"name: other\n", records.this_machine()):
+        pass
 
-    assert records.read_machine(directory) == machine
-    assert (directory / "matrix.yaml").read_bytes() == b"name: smoke\n"
+    assert (directory / "matrix.yaml").read_bytes() == b"name: other\n"
+    assert records.read_cells(directory) == [CELL]
+    assert records.read_machine(directory) == records.this_machine()
+
+
+def test_begun_on_another_machine_is_refused_once_there_are_cells(directory: Path) -> None:
+    other = replace(records.this_machine(), cores=99)
+    with records.begun(directory, b"", other):
+        records.append(directory, CELL)
+
+    with (
+        pytest.raises(ConfigurationError, match="cores was 99"),
+        records.begun(directory, b"", records.this_machine()),
+    ):
+        pass
+
+    assert records.read_machine(directory) == other
+
+
+def test_begun_twice_at_once_is_refused(directory: Path) -> None:
+    with (
+        records.begun(directory, b"", records.this_machine()),
+        pytest.raises(ConfigurationError, match="another command"),
+        records.begun(directory, b"", records.this_machine()),
+    ):
+        pass
