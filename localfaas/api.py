@@ -17,6 +17,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from localfaas import __version__
+from localfaas.admission import read_machine
 from localfaas.async_queue import AsyncQueue
 from localfaas.deployments import parse_deployment
 from localfaas.errors import BadRequest, LocalFaasError
@@ -116,12 +117,14 @@ class _Views:
         if self._functions.is_behind_gateway:
             # The gateway in front nests it in its own.
             return jsonify(provider)
+        machine = read_machine()
         return jsonify(
             {
                 "provider": provider,
                 "version": version,
                 "arch": platform.machine(),
                 "memory": self._functions.runtime.memory_description,
+                "machine": {"cores": machine.cores, "available_bytes": machine.available_bytes},
             }
         )
 

@@ -7,6 +7,7 @@ from peer import __version__
 from peer.compression.names import NONE, parse, parse_stateless
 from peer.errors import ConfigurationDiffers, ConfigurationError
 from peer.messages import PROTOCOL_VERSION, Adaptation, Message, ModelSpec, OptimizerSpec
+from peer.plans import TARGETS, Plan
 
 EXCHANGES = ("all_gather", "scatter_reduce", "in_function")
 """Names of the strategies in `peer.exchange`."""
@@ -50,7 +51,7 @@ class RunConfig(Message, frozen=True):
     steps of `optimizer`, one a batch, and `outer` applies their mean; without, `optimizer` applies gradients.
     `micro_batch` is what the run begins with, and `adaptations` are what it took to come there; a batch that
     is split later has the same gradient to float error. `indivisible_layer` is why no batch may be split,
-    empty if batches may be.
+    empty if batches may be. With `optimize` the packing and the micro-batch are those of `plan`.
     """
 
     run: str
@@ -86,6 +87,9 @@ class RunConfig(Message, frozen=True):
     largest_memory_bytes: int = 0
     indivisible_layer: str = ""
     adaptations: list[Adaptation] = []
+    optimize: str = ""
+    most_replicas: int = 0
+    plan: Plan | None = None
 
 
 class RunStart(Message, frozen=True):
@@ -158,6 +162,7 @@ def validate(config: RunConfig) -> None:
         "local_steps": 0,
         "evaluate_every": 0,
         "checkpoint_every": 0,
+        "most_replicas": 0,
         "seed": 0,
     }
     for name, minimum in minima.items():
@@ -174,6 +179,7 @@ def validate(config: RunConfig) -> None:
     parse_stateless(config.function_compression)
     if (config.compute, config.exchange) == ("local", "in_function"):
         raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
+    _check_plan(config)
     if config.local_steps:
         _check_local_steps(config)
     if config.largest_memory_bytes and not is_adaptive(config):
@@ -185,6 +191,15 @@ def validate(config: RunConfig) -> None:
         raise ConfigurationError(f"--learning-rate is {config.optimizer.learning_rate}; it must be above 0")
     if config.early_stop.patience and not config.evaluate_every:
         raise ConfigurationError("--early-stop needs held-out evaluations: set --evaluate-every above 0")
+
+
+def _check_plan(config: RunConfig) -> None:
+    if config.optimize not in ("", *TARGETS):
+        raise ConfigurationError(f"--optimize is {config.optimize!r}; it is one of {', '.join(TARGETS)}")
+    if config.optimize and config.compute == "local":
+        raise ConfigurationError("--optimize plans functions, and --compute local has none: give one of them")
+    if config.most_replicas and not config.optimize:
+        raise ConfigurationError("--most-replicas bounds a plan, and there is none: give --optimize, too")
 
 
 def _check_local_steps(config: RunConfig) -> None:

@@ -83,7 +83,7 @@ def try_one_batch(
         say(f"{described(adaptation)}: {adaptation.reason}")
 
     adapter = Adapter(config, 0, limits, _ROLL_OUT_SECONDS, on_adapted)
-    _compute(store, config, samples, adapting(invoker, config, adapter), work)
+    compute_batch(store, config, samples, adapting(invoker, config, adapter), work)
     counts = work.take()
     seconds: dict[str, float] = counts["function_seconds"]
     memory: FunctionMemory = counts["functions"]["gradient"]
@@ -95,7 +95,8 @@ def try_one_batch(
     )
 
 
-def _compute(store: Store, config: RunConfig, samples: Samples, invoker: Invoker, work: Work) -> None:
+def compute_batch(store: Store, config: RunConfig, samples: Samples, invoker: Invoker, work: Work) -> None:
+    """Return once one batch has been computed, and its gradient deleted; raises as `try_one_batch`."""
     fan_out = FanOut(1, _policy(config), work.add_retry)
     garbage = Garbage(store, is_kept=False)
     one = replace(config, batches_per_round=1, batches_per_invocation=1)

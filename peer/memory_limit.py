@@ -53,7 +53,7 @@ class GatewayLimits:
     """
 
     def __init__(self, address: GatewayAddress, largest_bytes: int) -> None:
-        self._address = address
+        self.address = address
         self._largest_bytes = largest_bytes
 
     def of(self, function: str) -> int:
@@ -62,20 +62,20 @@ class GatewayLimits:
         Raises:
             FunctionError: the gateway cannot be asked.
         """
-        if not self._address.password:
+        if not self.address.password:
             return 0
-        return _limit_of(Gateway(self._address).describe(function))
+        return limit_of(Gateway(self.address).describe(function))
 
     def raise_above(self, function: str, ran_out_bytes: int) -> Rise | None:
         """Double the limit, up to the largest; see `Limits.raise_above`."""
         if not self._largest_bytes:
             raise LimitHeld(f"the memory limit of {function} may not rise (--largest-memory allows it)")
-        if not self._address.password:
+        if not self.address.password:
             raise LimitHeld(f"the memory limit of {function} cannot rise without the gateway's password")
-        gateway = Gateway(self._address)
+        gateway = Gateway(self.address)
         try:
             description = gateway.describe(function)
-            before_bytes = _limit_of(description)
+            before_bytes = limit_of(description)
             if 0 < ran_out_bytes < before_bytes:
                 return None
             after_bytes = self._next(function, before_bytes)
@@ -133,6 +133,7 @@ def with_memory(description: dict[str, Any], limit_bytes: int) -> dict[str, Any]
     return {**specification, "limits": limits | {"memory": quantity(limit_bytes)}}
 
 
-def _limit_of(description: dict[str, Any]) -> int:
+def limit_of(description: dict[str, Any]) -> int:
+    """Return the memory limit of a function that is so described, 0 if it has none."""
     text = (description.get("limits") or {}).get("memory")
     return parse_size(text) if text else 0

@@ -1,30 +1,35 @@
-"""What fitted: the sizes at which a model's gradients were computed, remembered for the next run."""
+"""What fitted and how long it took: remembered of a model's gradients for the next run."""
 
 from hashlib import sha256
+from typing import Any
 
 from msgspec.structs import replace
 
 from peer import messages
-from peer.config import RunConfig
+from peer.config import RunConfig, current_versions
 from peer.learning.datasets.manifest import DatasetManifest
 from peer.messages import Adaptation, Message
+from peer.plans import Measured
 from peer.sizes import mib
 from peer.store import keys
 from peer.store.s3 import Store
 
-_RECORD_BYTES = 256
+_RECORD_BYTES = 2048
 """Every profile has this length, so that no server can show a torn one as shorter."""
 
 
 class Profile(Message, frozen=True, forbid_unknown_fields=False):
     """The last run's sizes that fitted: its micro-batch (0: whole batches) under a limit (0: not known).
 
-    Fields that are not listed are ignored: profiles outlive the version that wrote them.
+    `measured` is what invocations of run `measured_by` took. Fields that are not listed are ignored:
+    profiles outlive the version that wrote them.
     """
 
     run: str
     micro_batch: int = 0
     limit_bytes: int = 0
+    measured: Measured | None = None
+    measured_by: str = ""
 
 
 def key_of(config: RunConfig, dataset: DatasetManifest) -> str:
@@ -62,6 +67,38 @@ def recalled(store: Store, config: RunConfig, dataset: DatasetManifest, limit_by
 def remember(
     store: Store, config: RunConfig, dataset: DatasetManifest, micro_batch: int, limit_bytes: int
 ) -> None:
-    """Leave what fitted for the next run of this model and batch size; only peer 0 does."""
-    profile = Profile(config.run, micro_batch, limit_bytes)
-    store.put_bytes(key_of(config, dataset), messages.encode(profile).ljust(_RECORD_BYTES))
+    """Leave what fitted for the next run of this model and batch size; only peer 0 does.
+
+    A micro-batch that was asked for or planned says nothing of whole batches, so it is not remembered.
+    """
+    is_adapted = micro_batch != config.micro_batch or any(
+        each.what == "micro_batch" for each in config.adaptations
+    )
+    if micro_batch == 0 or is_adapted:
+        _update(store, config, dataset, run=config.run, micro_batch=micro_batch, limit_bytes=limit_bytes)
+
+
+def measured(
+    store: Store, config: RunConfig, dataset: DatasetManifest, gateway: str
+) -> tuple[str, Measured] | None:
+    """Return which run has measured this model and batch size there, and what; None if none has.
+
+    What was measured with other versions of torch or peerless does not count.
+    """
+    profile = store.get_message_if_exists(key_of(config, dataset), Profile)
+    if profile is None or profile.measured is None:
+        return None
+    found = profile.measured
+    is_of_here = (found.gateway, found.versions) == (gateway, current_versions())
+    return (profile.measured_by, found) if is_of_here else None
+
+
+def keep(store: Store, config: RunConfig, dataset: DatasetManifest, measured: Measured) -> None:
+    """Leave what invocations took for the plans of later runs; only peer 0 does."""
+    _update(store, config, dataset, measured=measured, measured_by=config.run)
+
+
+def _update(store: Store, config: RunConfig, dataset: DatasetManifest, **fields: Any) -> None:
+    key = key_of(config, dataset)
+    profile = store.get_message_if_exists(key, Profile) or Profile(config.run)
+    store.put_bytes(key, messages.encode(replace(profile, **fields)).ljust(_RECORD_BYTES))

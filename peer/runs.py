@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 from torch import nn
 
-from peer import checkpoint, profiles, weights
+from peer import checkpoint, planning, profiles, weights
 from peer.adaptation import described
 from peer.compression.codecs import codec_named
 from peer.compression.interface import num_bytes
@@ -33,6 +33,7 @@ from peer.learning.gradients import indivisible_layer
 from peer.learning.models import initialise
 from peer.learning.shards import Shard, plan_shards
 from peer.learning.threads import use_one_thread
+from peer.measuring import Observing
 from peer.membership import check_free
 from peer.memory_limit import GatewayLimits
 from peer.messages import MemberRecord, StoredObject
@@ -63,7 +64,8 @@ def create(
     Before anything is frozen one batch of the largest shard is computed as every batch will be, so that what
     cannot work (function not deployed, model too large for its memory limit, store not reachable from there)
     is said once, at the start. If it does not fit, memory limit or micro-batch are adapted, unless the
-    configuration forbids it.
+    configuration forbids it. With a target (`optimize`), that batch also makes or recalls the profile from
+    which packing and micro-batch are planned.
 
     Args:
         store: its bucket exists.
@@ -91,14 +93,18 @@ def create(
     if config.exchange == AUTOMATIC_EXCHANGE:
         config = _with_exchange(store, config, stored.length, say)
     samples = Samples(dataset, max(shards, key=lambda each: each.num_samples), stored)
-    config, seconds = _fitted(store, config, samples, invoker, limits, say)
+    observing = Observing(invoker)
+    config, seconds = _fitted(store, config, samples, observing, limits, say)
     steps_seconds = config.local_steps * seconds
     if steps_seconds > config.invocation_seconds:
         say(
             f"local steps: {config.local_steps} take {steps_seconds:.0f} s, to judge by the first batch; "
             f"an invocation may take {config.invocation_seconds:g} s: see --invocation-timeout"
         )
-    if packing == PACK_AUTOMATICALLY:
+    if config.optimize:
+        asked = replace(config, batches_per_invocation=packing)
+        config = planning.with_plan(store, asked, samples, shards, observing, limits.address, say)
+    elif packing == PACK_AUTOMATICALLY:
         config = replace(config, batches_per_invocation=automatic_packing(config, shards, seconds))
     store.put_message(keys.run_config(config.run), config)
     return config
@@ -121,7 +127,7 @@ def _fitted(
     store: Store,
     config: RunConfig,
     samples: Samples,
-    invoker: Invoker,
+    invoker: Observing,
     limits: GatewayLimits,
     say: Callable[[str], None],
 ) -> tuple[RunConfig, float]:
@@ -130,6 +136,8 @@ def _fitted(
         config = profiles.recalled(store, config, samples.dataset, limits.of("gradient"))
         for each in config.adaptations:
             say(f"{described(each)}: {each.reason}")
+    if config.optimize and not profiles.measured(store, config, samples.dataset, limits.address.url):
+        planning.try_small_passes(store, config, samples, invoker)
     first = try_one_batch(store, config, samples, invoker, limits, say)
     adaptations = [*config.adaptations, *first.adaptations]
     config = replace(config, micro_batch=first.micro_batch, adaptations=adaptations)

@@ -17,6 +17,7 @@ from peer.learning.flat import FlatState, Layout
 from peer.learning.models import build
 from peer.messages import Adaptation, Evaluation, Message, StoredObject
 from peer.phases import PHASES
+from peer.plans import Plan
 from peer.rounds import FunctionMemory, RoundRecord, accuracy, mean_loss
 from peer.training import Outcome
 
@@ -55,7 +56,7 @@ class Summary(Message, frozen=True):
     others `wait` for a slow one. `adaptations` are what the run has changed of itself.
     `exchange_bytes` is the size of the gradients that peers put for each other, `compression_ratio` how many
     times as large they were without `compression`. `hedges` are second attempts of invocations that took
-    long, of which `hedges_won` had the first result.
+    long, of which `hedges_won` had the first result. `plan` is what `--optimize` has chosen and predicted.
     """
 
     run: str
@@ -90,6 +91,7 @@ class Summary(Message, frozen=True):
     compression_ratio: float = 1.0
     hedges: int = 0
     hedges_won: int = 0
+    plan: Plan | None = None
 
 
 def peer_result(rank: int, outcome: Outcome, adaptations: list[Adaptation]) -> PeerResult:
@@ -163,6 +165,7 @@ def summarise(
         compression_ratio=compression_ratio,
         hedges=sum(record.hedges for record in last),
         hedges_won=sum(record.hedges_won for record in last),
+        plan=config.plan,
     )
 
 

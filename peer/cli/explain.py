@@ -1,13 +1,23 @@
 """`peerless explain`: what a run would choose here, and why."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
-from peer.cli.connections import open_store, store_options
+from peer.cli.connections import gateway_address, gateway_options, open_store, store_options
 from peer.cli.options import Command
 from peer.cli.run_options import draft, run_options, take_run_options
 from peer.compression.names import NONE
+from peer.config import RunConfig
+from peer.errors import ConfigurationError
+from peer.plans import TARGETS
+from peer.sizes import mib
+
+if TYPE_CHECKING:
+    from peer.learning.datasets.manifest import DatasetManifest
+    from peer.plans import Plan
+    from peer.store.s3 import Store
 
 
 @click.command(
@@ -19,12 +29,14 @@ Examples:
 """,
 )
 @run_options
+@gateway_options
 @store_options
 @click.pass_context
 def explain(context: click.Context, /, **options: Any) -> None:
-    """Compare the exchange strategies for a run over this store, without running it.
+    """Compare the exchange strategies for a run over this store, without running it, and its plans.
 
-    The dataset has to be stored. Times are of one peer that waits for nobody.
+    The dataset has to be stored. Times are of one peer that waits for nobody. Plans need a
+    profile, which a run with --optimize leaves.
     """
     config = draft("explain", take_run_options(context, options))
     store = open_store(options, is_written=True)
@@ -33,10 +45,12 @@ def explain(context: click.Context, /, **options: Any) -> None:
     from peer.exchange.choice import estimates, probe
     from peer.learning.datasets import catalogue
     from peer.learning.flat import Layout
+    from peer.learning.gradients import indivisible_layer
     from peer.learning.models import build
 
     dataset = catalogue.find(store, config.dataset)
-    layout = Layout.of(build(config.model, dataset.num_classes))
+    model = build(config.model, dataset.num_classes)
+    layout = Layout.of(model)
     gradient_bytes = 4 * layout.num_parameters
     sent_bytes = num_bytes(codec_named(config.compression), layout.num_parameters)
     link = probe(store, config.run)
@@ -46,3 +60,46 @@ def explain(context: click.Context, /, **options: Any) -> None:
     click.echo(f"store     {link}")
     for estimate in estimates(gradient_bytes, config.num_peers, link, sent_bytes):
         click.echo(str(estimate))
+    if config.compute == "functions":
+        config = replace(config, dataset=dataset.id, indivisible_layer=indivisible_layer(model))
+        _explain_plans(store, config, dataset, gradient_bytes, options)
+
+
+def _explain_plans(
+    store: "Store",
+    config: RunConfig,
+    dataset: "DatasetManifest",
+    gradient_bytes: int,
+    options: dict[str, Any],
+) -> None:
+    """Print what each target would choose, and the reasons of the one that is asked for."""
+    from peer import planning
+    from peer.learning.shards import plan_shards
+
+    try:
+        address = gateway_address(options)
+    except ConfigurationError as error:
+        click.echo(f"plans     {error}")
+        return
+    shards = plan_shards(dataset, config.num_peers, config.partition, config.seed)
+    shape = planning.shape_of(config, dataset, shards, gradient_bytes)
+    found = planning.compared(store, config, dataset, shape, address)
+    if found is None:
+        click.echo("plans     none yet: a run with --optimize measures what they are made from")
+        return
+    by, plan_for = found
+    click.echo(f"plans     from what run {by} has measured")
+    for target in TARGETS:
+        click.echo(_row(plan_for(target)))
+    for reason in plan_for(config.optimize).reasons if config.optimize else []:
+        click.echo(f"  {reason}")
+
+
+def _row(plan: "Plan") -> str:
+    passes = f"passes of {plan.micro_batch}" if plan.micro_batch else "whole batches"
+    limit = mib(plan.limit_bytes) if plan.limit_bytes else "no limit"
+    replicas = "1 replica" if plan.replicas == 1 else f"{plan.replicas} replicas"
+    return (
+        f"{plan.target}: {plan.batches_per_invocation} an invocation, {replicas}, {passes}, {limit}: "
+        f"{plan.round_seconds:.3g} s a round, {plan.gb_seconds:.3g} GB-s"
+    )

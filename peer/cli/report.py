@@ -45,6 +45,7 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
         _line("function memory", f"{summary.peak_function_mb:.0f} MiB at its peak")
         _fullest(summary)
         _adapted(summary)
+        _planned(summary)
     _slowest(summary)
     moved = [
         f"{_megabytes(summary.object_bytes[kind])} {title}"
@@ -122,6 +123,22 @@ def _adapted(summary: "Summary") -> None:
         _line("" if number else "adapted", f"{described(adaptation)}, round {adaptation.round}")
     if len(summary.adaptations) > len(shown):
         _line("", f"and {len(summary.adaptations) - len(shown)} more, in summary.json")
+
+
+def _planned(summary: "Summary") -> None:
+    """Tell what the plan was, and what a round took beside what it predicted."""
+    plan = summary.plan
+    if plan is None:
+        return
+    passes = f"passes of {plan.micro_batch}" if plan.micro_batch else "whole batches"
+    limit = f", {plan.limit_bytes >> 20} MiB" if plan.limit_bytes else ""
+    replicas = "1 replica" if plan.replicas == 1 else f"{plan.replicas} replicas"
+    _line(
+        "planned",
+        f"for {plan.target}: {plan.batches_per_invocation} an invocation, {replicas}, {passes}{limit}",
+    )
+    taken = summary.train_seconds / max(1, summary.rounds)
+    _line("", f"{plan.round_seconds:.3g} s a round were predicted, {taken:.3g} s taken, evaluations included")
 
 
 def _slowest(summary: "Summary") -> None:

@@ -23,6 +23,7 @@ from peer.cli.values import (
 from peer.compression.names import NONE
 from peer.config import ALL_BATCHES, AUTOMATIC_EXCHANGE, EXCHANGES, RunConfig, validate
 from peer.errors import ConfigurationDiffers
+from peer.plans import TARGETS
 
 AUTOMATIC = 0
 """`batches_per_invocation` until the run is created, which measures a batch first."""
@@ -267,6 +268,25 @@ _OPTIONS = (
         default="0",
         show_default="limits are held",
         metavar="SIZE",
+    ),
+    _of(
+        _WHERE,
+        "--optimize",
+        "optimize",
+        "Plan batches an invocation, micro-batch, replicas and limit for this (docs/planner.md).",
+        type=click.Choice(["", *TARGETS]),
+        default="",
+        show_default="no plan",
+        metavar="|".join(TARGETS),
+    ),
+    _of(
+        _WHERE,
+        "--most-replicas",
+        "most_replicas",
+        "Let the plan scale the gradient function, to at most so many.",
+        type=Count(0),
+        default=0,
+        show_default="replicas are held",
     ),
     _of(
         _WHERE,

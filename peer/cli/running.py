@@ -114,6 +114,7 @@ def train_here(
     store: Store, config: RunConfig, start: RunStart, surroundings: "Surroundings", as_json: bool
 ) -> None:
     """Train with all peers on this machine, then finish."""
+    from peer import planning
     from peer.local_peers import train_locally
 
     samples = f"{config.num_peers} × {config.batches_per_round or 'all'} × {config.batch_size} samples"
@@ -122,7 +123,10 @@ def train_here(
         f"files in {shortest(surroundings.directory)}/",
         err=True,
     )
-    with RunProgress(config.rounds, start.resumed_round or 0) as progress:
+    with (
+        planning.in_force(config, surroundings.gateway),
+        RunProgress(config.rounds, start.resumed_round or 0) as progress,
+    ):
         results = train_locally(surroundings, config, start, progress.update)
     finish(store, config, results[0], surroundings.directory, as_json, is_writer=True)
 
@@ -135,12 +139,14 @@ def run_one(
     on_record: "Callable[[RoundRecord], None]",
 ) -> "PeerResult":
     """Return the result of one peer, run in this process; its log is in the run's folder."""
+    from peer import planning
     from peer.local_peers import log_to
     from peer.session import run_peer
 
     _check_rank(config, rank)
     log_to(surroundings.directory / f"peer-{rank}.log", rank)
-    return run_peer(surroundings, config, start, rank, on_record)
+    with planning.in_force(config, surroundings.gateway) if rank == 0 else contextlib.nullcontext():
+        return run_peer(surroundings, config, start, rank, on_record)
 
 
 def finish(

@@ -58,6 +58,7 @@ def test_info_has_the_form_of_a_gateway(gateway: Any) -> None:
     assert info["provider"]["provider"] == "localfaas"
     assert info["provider"]["version"]["release"] and info["version"]["sha"] and info["arch"]
     assert "memory limits are held by" in info["memory"]
+    assert info["machine"]["cores"] >= 1 and info["machine"]["available_bytes"] > 0
 
 
 def test_health_and_namespaces_are_answered(gateway: Any) -> None:

@@ -5,10 +5,11 @@ from harness import DATASET, SMALL
 from msgspec.structs import replace
 
 from peer import profiles
-from peer.config import RunConfig
+from peer.config import RunConfig, current_versions
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import DatasetManifest
 from peer.messages import ModelSpec
+from peer.plans import Measured, Passes
 from peer.store.s3 import Store
 
 MIB = 1 << 20
@@ -78,5 +79,40 @@ def test_the_last_run_is_what_counts(store: Store, dataset: DatasetManifest) -> 
     assert recalled(store, dataset) == []
     profiles.remember(store, WIDE, dataset, 16, 64 * MIB)
     profiles.remember(store, replace(WIDE, run="r" * 64), dataset, 0, 2048 * MIB)
+
+    assert recalled(store, dataset) == []
+
+
+MEASURED = Measured(
+    "http://gateway", current_versions(), [Passes(8, 0.1, MIB), Passes(64, 0.09, 9 * MIB)], 0.1
+)
+
+
+def test_what_was_measured_is_there_for_the_next_run_beside_what_fitted(
+    store: Store, dataset: DatasetManifest
+) -> None:
+    profiles.keep(store, replace(WIDE, run="first"), dataset, MEASURED)
+    profiles.remember(store, replace(WIDE, run="second"), dataset, 32, 64 * MIB)
+
+    assert profiles.measured(store, WIDE, dataset, "http://gateway") == ("first", MEASURED)
+    assert recalled(store, dataset) == [("micro_batch", 64, 32)]
+
+
+def test_what_was_measured_elsewhere_or_by_other_versions_counts_for_nothing(
+    store: Store, dataset: DatasetManifest
+) -> None:
+    assert profiles.measured(store, WIDE, dataset, "http://gateway") is None
+    profiles.keep(store, WIDE, dataset, MEASURED)
+
+    assert profiles.measured(store, WIDE, dataset, "http://another") is None
+    assert profiles.measured(store, replace(WIDE, batch_size=128), dataset, "http://gateway") is None
+    profiles.keep(store, WIDE, dataset, replace(MEASURED, versions={"torch": "0"}))
+    assert profiles.measured(store, WIDE, dataset, "http://gateway") is None
+
+
+def test_micro_batch_that_was_asked_for_is_not_what_the_next_run_begins_with(
+    store: Store, dataset: DatasetManifest
+) -> None:
+    profiles.remember(store, replace(WIDE, micro_batch=16), dataset, 16, 64 * MIB)
 
     assert recalled(store, dataset) == []
