@@ -14,7 +14,10 @@ _STALLED_SECONDS = 15.0
 _DIVERGED_RATIO = 2.0
 _SMOOTHED_POINTS = 5
 
-_RAISE = "raise limits.memory in stack.yml and deploy again, or take a smaller --batch-size or --micro-batch"
+_RAISE = (
+    "train with --largest-memory, raise limits.memory in stack.yml and deploy again, or take a smaller "
+    "--batch-size or --micro-batch"
+)
 
 
 def find(

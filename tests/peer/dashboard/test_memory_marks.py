@@ -39,7 +39,7 @@ def test_function_that_was_killed_is_told_with_its_limit_and_a_remedy() -> None:
 
     assert (finding.severity, finding.subject) == ("error", "function gradient")
     assert finding.text == "ran out of memory 2 times in the last 5 minutes, at its limit of 64 MiB"
-    assert finding.remedy.startswith("raise limits.memory")
+    assert finding.remedy.startswith("train with --largest-memory, raise limits.memory")
 
 
 def test_limit_that_was_raised_since_is_not_blamed() -> None:
