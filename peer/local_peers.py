@@ -50,8 +50,11 @@ def train_locally(
     config: RunConfig,
     start: RunStart,
     on_record: Callable[[RoundRecord], None],
+    enter: Callable[[int], None] = lambda _rank: None,
 ) -> list[PeerResult]:
     """Return the results of all peers, once their processes have ended.
+
+    Each peer's process calls `enter` with its rank before anything else.
 
     SIGINT and SIGTERM are handed on to the peers, which checkpoint and stop; a second one ends them at once.
 
@@ -65,7 +68,7 @@ def train_locally(
     for rank in range(config.num_peers):
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(
-            target=_run_child, args=(surroundings, config, start, rank, sender), name=f"peer-{rank}"
+            target=_run_child, args=(surroundings, config, start, rank, sender, enter), name=f"peer-{rank}"
         )
         process.start()
         sender.close()
@@ -108,8 +111,14 @@ def _listen(
 
 
 def _run_child(
-    surroundings: Surroundings, config: RunConfig, start: RunStart, rank: int, sender: Connection
+    surroundings: Surroundings,
+    config: RunConfig,
+    start: RunStart,
+    rank: int,
+    sender: Connection,
+    enter: Callable[[int], None],
 ) -> None:
+    enter(rank)
     _leave_the_terminal(surroundings, rank)
 
     def send(event: _Event) -> None:

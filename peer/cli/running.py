@@ -3,20 +3,21 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import replace
 
-from peer import messages
+from peer import boxes, messages
 from peer.cli.connections import check_gateway, gateway_address
 from peer.cli.progress import RunProgress
 from peer.cli.report import print_summary, shortest
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
-from peer.errors import ConfigurationError, PeerlessError
+from peer.errors import ConfigurationError, OutOfMemory, PeerlessError
 from peer.files import make_folder, replace_file
+from peer.sizes import mib
 from peer.store import keys
 from peer.store.s3 import Store, StoreAddress
 
@@ -111,9 +112,18 @@ def join(store: Store, run: str, rank: int, options: dict[str, Any]) -> tuple[Ru
 
 
 def train_here(
-    store: Store, config: RunConfig, start: RunStart, surroundings: "Surroundings", as_json: bool
+    store: Store,
+    config: RunConfig,
+    start: RunStart,
+    surroundings: "Surroundings",
+    as_json: bool,
+    instance: str | None = None,
 ) -> None:
-    """Train with all peers on this machine, then finish."""
+    """Train with all peers on this machine, each in a box of this instance type if there is one; finish.
+
+    Raises:
+        OutOfMemory: a peer needs more memory than the box has.
+    """
     from peer import planning
     from peer.local_peers import train_locally
 
@@ -126,9 +136,34 @@ def train_here(
     with (
         planning.in_force(config, surroundings.gateway),
         RunProgress(config.rounds, start.resumed_round or 0) as progress,
+        _boxed(instance, config.num_peers, surroundings.directory) as enter,
     ):
-        results = train_locally(surroundings, config, start, progress.update)
+        results = train_locally(surroundings, config, start, progress.update, enter)
     finish(store, config, results[0], surroundings.directory, as_json, is_writer=True)
+
+
+@contextlib.contextmanager
+def _boxed(instance: str | None, num_peers: int, directory: Path) -> Iterator[Callable[[int], None]]:
+    """Give the block what puts each peer into its box; the run's folder has what that is."""
+    if instance is None:
+        yield lambda _rank: None
+        return
+    peers = boxes.make(instance, num_peers)
+    try:
+        replace_file(directory / boxes.BOX_FILE, messages.encode(peers.box) + b"\n")
+        if peers.box.note:
+            _say(f"boxes of {instance}: {peers.box.note}")
+        yield peers.enter
+    except PeerlessError as error:
+        if ranks := peers.out_of_memory():
+            named = ", ".join(map(str, ranks))
+            raise OutOfMemory(
+                f"peer {named} needs more memory than the {mib(peers.box.memory_bytes)} of {instance}: take "
+                "a larger --instance, or a smaller --batch-size or --micro-batch"
+            ) from error
+        raise
+    finally:
+        peers.remove()
 
 
 def run_one(

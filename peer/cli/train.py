@@ -12,7 +12,7 @@ from peer.cli.connections import gateway_options, open_store, store_options
 from peer.cli.options import Command, Count, Declared, Number, declare, option
 from peer.cli.progress import RunProgress
 from peer.cli.run_options import automatic_name, check_agrees, draft, run_options, take_run_options
-from peer.cli.values import run_name
+from peer.cli.values import instance_type, run_name
 from peer.config import RunStart
 from peer.files import make_folder
 
@@ -106,10 +106,23 @@ Exit codes: `peerless --help`.
 )
 @_DATA_DIR
 @run_options
+@option(
+    "--instance",
+    section="Where it is computed",
+    type=instance_type,
+    metavar="TYPE",
+    help="Keep each peer to the CPUs and memory of an EC2 instance type, such as t2.medium.",
+)
 @_place_options
 @click.pass_context
 def train(
-    context: click.Context, /, name: str | None, data_dir: Path | None, as_json: bool, **options: Any
+    context: click.Context,
+    /,
+    name: str | None,
+    data_dir: Path | None,
+    instance: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train with all peers on this machine, each its own process.
 
@@ -121,7 +134,7 @@ def train(
     store = open_store(options, is_written=True)
     surroundings = running.surroundings(store.address, config, options)
     config = running.create(store, config, asked["epochs"], data_dir, surroundings)
-    running.train_here(store, config, RunStart(), surroundings, as_json)
+    running.train_here(store, config, RunStart(), surroundings, as_json, instance)
 
 
 @click.command(cls=Command, epilog="Example: peerless resume mnist-cnn-20260101-120000")

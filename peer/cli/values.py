@@ -7,6 +7,7 @@ from typing import Any
 import click
 import yaml
 
+from peer import boxes
 from peer.compression.names import CodecName, parse, parse_stateless
 from peer.errors import ConfigurationError, InvalidName
 from peer.sizes import parse_size
@@ -54,6 +55,15 @@ def size_or_none(value: Any) -> int:
         return 0 if text == "0" else parse_size(text)
     except ConfigurationError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def instance_type(value: Any) -> str:
+    """Return the name of an instance type that `peer.boxes` knows."""
+    try:
+        boxes.check_instance_type(str(value))
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from error
+    return str(value)
 
 
 def codec_name(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from peer import messages
+from peer.boxes import Box
 from peer.errors import ConfigurationError
 from peer.experiments.host import host_facts
 from peer.files import append_line, make_folder, replace_file, writing
@@ -50,21 +51,6 @@ class Machine(Record, frozen=True):
     kernel: str
     python: str
     versions: dict[str, str]
-
-
-class Box(Record, frozen=True):
-    """What a peer was confined to, as a named instance type is.
-
-    `cpu_held_by` and `memory_held_by` say what the kernel enforced it with (`cgroup-v1`, `cgroup-v2`); empty
-    if nothing did, and then `note` says why.
-    """
-
-    instance_type: str
-    cpus: float
-    memory_bytes: int
-    cpu_held_by: str
-    memory_held_by: str
-    note: str = ""
 
 
 class FunctionUse(Record, frozen=True):

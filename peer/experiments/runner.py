@@ -12,6 +12,7 @@ from statistics import median
 import msgspec
 
 from peer import messages
+from peer.boxes import BOX_FILE, Box
 from peer.config import RunConfig, current_versions
 from peer.errors import (
     ClockSkewed,
@@ -29,10 +30,9 @@ from peer.experiments import records
 from peer.experiments.matrix import Cell, Matrix
 from peer.experiments.place import Place
 from peer.experiments.process import CellProcess, Ended
-from peer.experiments.records import SERVERLESS, Box, CellRecord, Measure, Status
+from peer.experiments.records import SERVERLESS, CellRecord, Measure, Status
 from peer.store import keys
 
-_BOX = "box.json"
 _ATTEMPTS = 2
 _AWAY = (GatewayUnreachable, StoreUnreachable)
 # whatever comes next would end in the same way, so the experiment does
@@ -243,5 +243,5 @@ def _is_disturbed(ended: Ended, measured: Measure | None) -> bool:
 
 def _box(directory: Path) -> Box | None:
     """Return the box that the peers were in, if they were in one."""
-    path = directory / _BOX
+    path = directory / BOX_FILE
     return messages.decode(path.read_bytes(), Box) if path.exists() else None

@@ -45,7 +45,12 @@ def test_smoke_that_is_killed_goes_on_and_ends_with_every_variant_measured(tmp_p
     assert found[: len(before)] == before
     assert sorted(record.variant for record in found) == ["conventional", "ddp", "serverless"]
     assert {record.status for record in found} == {"ok"}
-    check_measured({record.variant: record for record in found})
+    by_variant = {record.variant: record for record in found}
+    check_measured(by_variant)
+    box = by_variant["conventional"].box
+    assert box is not None
+    assert (box.instance_type, box.memory_bytes) == ("t2.medium", 4 << 30)
+    assert box.memory_held_by or "not held" in box.note
     assert not (directory / "platform").exists()
     assert Platform(directory / "platform").gateway_address() is None
 
