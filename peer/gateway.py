@@ -46,6 +46,8 @@ _OF_A_SPECIFICATION = (
     "readOnlyRootFilesystem",
 )
 _CONTROL_SECONDS = 30.0
+_MISSING_FUNCTION = b"function_not_found"
+"""In a 404 of localfaas' queue; OpenFaaS takes calls of any name into its own."""
 
 _BY_NAME: dict[str, type[PeerlessError]] = {
     "object_corrupt": ObjectCorrupt,
@@ -62,6 +64,7 @@ _BY_STATUS: dict[int, type[FunctionError]] = {
     403: FunctionRefused,
     404: FunctionMissing,
     409: FunctionRefused,
+    413: FunctionRefused,
     429: FunctionBusy,
     507: OutOfMemory,
 }
@@ -111,6 +114,43 @@ class Gateway:
             raise self._unreachable(error) from error
         if response.status_code // 100 == 2:
             return response.content
+        raise _error_of(function, self.address.url, response)
+
+    def enqueue(self, function: str, body: bytes, call: str, callback: str) -> None:
+        """Return once the gateway has taken a call into its queue: `POST /async-function/{name}`.
+
+        Args:
+            function: its name, as in `invoke`.
+            body: JSON.
+            call: the call's id, for `X-Call-Id`.
+            callback: path and query at this gateway, for `X-Callback-Url`: where the reply is sent.
+
+        Raises:
+            FunctionRefused: the gateway has no queue; the message says what to do.
+            FunctionMissing, FunctionBusy, GatewayUnreachable, InvocationFailed: as `invoke`.
+        """
+        path = f"/async-function/{function}"
+        try:
+            response = self._session.post(
+                f"{self.address.url}{path}",
+                data=body,
+                headers={
+                    "Content-Type": "application/json",
+                    "X-Call-Id": call,
+                    "X-Callback-Url": f"{self.address.url}{callback}",
+                },
+                timeout=(_CONNECT_SECONDS, _CONTROL_SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+        if response.status_code == 202:
+            return
+        if response.status_code in (404, 405, 501) and _MISSING_FUNCTION not in response.content:
+            raise FunctionRefused(
+                f"the gateway at {self.address.url} has no queue for asynchronous calls "
+                f"({response.status_code} to POST {path}): start its queue-worker, or take --invoke sync"
+            )
         raise _error_of(function, self.address.url, response)
 
     def describe(self, function: str) -> dict[str, Any]:
@@ -223,12 +263,15 @@ def specification_of(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error_of(function: str, gateway: str, response: requests.Response) -> PeerlessError:
+    return error_of(function, gateway, response.status_code, response.content)
+
+
+def error_of(function: str, gateway: str, status: int, body: bytes) -> PeerlessError:
     """Return the error that a reply means; a bare 5xx (OpenFaaS after an OOM kill) is a failed invocation."""
     try:
-        refusal = messages.decode(response.content, _Refusal)
-    except msgspec.DecodeError:
-        refusal = _Refusal(message=response.text[:300].strip())
-    status = response.status_code
+        refusal = messages.decode(body, _Refusal)
+    except (msgspec.DecodeError, ValueError):
+        refusal = _Refusal(message=body[:300].decode(errors="replace").strip())
     kind = _BY_NAME.get(refusal.error) or _BY_STATUS.get(status, InvocationFailed)
     if kind is FunctionMissing:
         return FunctionMissing(

@@ -11,6 +11,7 @@ import msgspec
 from peer import messages
 from peer.adaptation import Adapter
 from peer.aggregation import Gradient
+from peer.async_calls import AsyncCalls, Delete
 from peer.compression.codecs import codec_named
 from peer.config import GatewayAddress, RunConfig, is_adaptive
 from peer.errors import FunctionRefused, InvocationFailed, ObjectMissing
@@ -23,9 +24,9 @@ from peer.messages import (
     EvaluateRequest,
     GradientReply,
     GradientRequest,
-    Message,
     MessageType,
     RemoteObject,
+    SamplesRequest,
 )
 from peer.store.gradients import decode_gradient
 from peer.store.s3 import Store
@@ -65,13 +66,20 @@ class FunctionInvoker:
         store: signs the URLs and reads the results.
         gateway: where the functions are.
         seconds: how long one invocation may take, its wait in the gateway's queue included.
+        delete_replies: makes every call asynchronous, and removes what it was replied; None: each is waited
+            for.
     """
 
-    def __init__(self, store: Store, gateway: GatewayAddress, seconds: float) -> None:
+    def __init__(
+        self, store: Store, gateway: GatewayAddress, seconds: float, delete_replies: Delete | None = None
+    ) -> None:
         self._store = store
         self._address = gateway
         self._seconds = seconds
         self._local = threading.local()
+        self._async_calls = None
+        if delete_replies is not None:
+            self._async_calls = AsyncCalls(store, seconds, self._valid_seconds, delete_replies)
 
     def readable(self, key: str) -> str:
         """Return a presigned GET URL, valid for the queue, the invocation and five minutes."""
@@ -105,11 +113,16 @@ class FunctionInvoker:
     def _valid_seconds(self) -> int:
         return int(2 * self._seconds) + _URL_MARGIN_SECONDS
 
-    def _invoke(self, function: str, request: Message, kind: type[MessageType]) -> MessageType:
+    def _invoke(
+        self, function: str, request: SamplesRequest | AggregateRequest, kind: type[MessageType]
+    ) -> MessageType:
         gateway = getattr(self._local, "gateway", None)
         if gateway is None:
             gateway = self._local.gateway = Gateway(self._address)
-        body = gateway.invoke(function, messages.encode(request), self._seconds)
+        if self._async_calls is not None:
+            body = self._async_calls.invoke(gateway, function, request)
+        else:
+            body = gateway.invoke(function, messages.encode(request), self._seconds)
         try:
             return messages.decode(body, kind)
         except msgspec.DecodeError as error:

@@ -68,8 +68,11 @@ class Batch(Message, frozen=True):
     ranges: list[tuple[int, int, int]]
 
 
-class SamplesRequest(Message, frozen=True):
-    """What every request says: who asks, for which samples, at which weights of which model."""
+class SamplesRequest(Message, frozen=True, kw_only=True):
+    """What every request says: who asks, for which samples, at which weights of which model.
+
+    With a `reply_url`, the reply is put there as a `StoredReply`: whoever asked does not wait for it.
+    """
 
     protocol: int
     run: str
@@ -82,9 +85,10 @@ class SamplesRequest(Message, frozen=True):
     weights: RemoteObject
     data: DataParts
     batches: list[Batch]
+    reply_url: str = ""
 
 
-class GradientRequest(SamplesRequest, frozen=True):
+class GradientRequest(SamplesRequest, frozen=True, kw_only=True):
     """Compute the mean gradient of these batches at these weights, and put it under `result_url`.
 
     With `local_optimizer`: take a step of it a batch instead, and put there how far they moved the weights.
@@ -124,6 +128,7 @@ class AggregateRequest(Message, frozen=True):
     parts: list[WeightedObject]
     result_url: str
     codec: str = "none"
+    reply_url: str = ""
 
 
 class Usage(Message, frozen=True):
@@ -186,6 +191,13 @@ class Refusal(Message, frozen=True):
     error: str
     message: str
     speaks: list[int] = []
+
+
+class StoredReply(Message, frozen=True):
+    """What an asynchronous call was answered: its status, and the JSON that a caller who waits would get."""
+
+    status: int
+    reply: msgspec.Raw
 
 
 class Adaptation(Message, frozen=True):

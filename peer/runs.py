@@ -295,7 +295,7 @@ def collect_garbage(store: Store, run: str) -> int:
     if summary is not None:
         named.add(f"sha256:{summary.weights_sha256}")
     kept = {keys.weights(run, checksum.removeprefix("sha256:")) for checksum in named}
-    prefixes = (keys.generations(run), keys.all_weights(run))
+    prefixes = (keys.generations(run), keys.all_weights(run), keys.replies(run))
     garbage = [key for prefix in prefixes for key, _ in store.list(prefix) if key not in kept]
     store.delete(garbage)
     return len(garbage)

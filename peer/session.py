@@ -3,15 +3,17 @@
 import logging
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from peer import checkpoint, exchange, profiles, weights
 from peer.adaptation import Adapter, described
+from peer.async_calls import Delete
 from peer.checkpoint import Checkpoints
 from peer.compression.codecs import codec_named
 from peer.compression.names import parse
@@ -55,7 +57,8 @@ class Surroundings:
     """Where a peer finds the platform, how patient it is, where it writes, and where its metrics are read.
 
     `metrics_address` is of this machine; with an empty one, they are counted and served nowhere. `is_hedging`
-    is whether invocations that take long get a second attempt.
+    is whether invocations that take long get a second attempt; by `invoke`, functions are waited for, or
+    called through the gateway's queue.
     """
 
     store: StoreAddress
@@ -65,6 +68,7 @@ class Surroundings:
     directory: Path
     metrics_address: str = ""
     is_hedging: bool = True
+    invoke: Literal["sync", "async"] = "sync"
 
 
 def run_peer(
@@ -183,7 +187,8 @@ class _Session:
             residuals = Residuals(store, garbage, rendezvous, compressor, self._first_manifest())
             checkpoints = self._checkpoints(garbage, published, residuals)
             state = starting_state(store, config, start, checkpoints)
-            invoker = adapting(invoker_for(config, self.surroundings, store), config, adapter)
+            invoker = invoker_for(config, self.surroundings, store, garbage.delete)
+            invoker = adapting(invoker, config, adapter)
             means = Means(invoker, fan_out, garbage, clock, work)
             traffic = Traffic(store, compressor)
             parts = Parts(
@@ -318,11 +323,25 @@ def initial_weights(config: RunConfig) -> StoredObject:
     )
 
 
-def invoker_for(config: RunConfig, surroundings: Surroundings, store: Store) -> Invoker:
-    """Return what computes this run: the functions of the gateway, or this process."""
+def invoker_for(
+    config: RunConfig, surroundings: Surroundings, store: Store, delete: Delete | None = None
+) -> Invoker:
+    """Return what computes this run: the functions of the gateway, or this process.
+
+    Args:
+        config: the run's.
+        surroundings: where the functions are, and whether they are called through the gateway's queue.
+        store: where results and replies go.
+        delete: removes replies that were read; unless told, at once.
+    """
     if config.compute == "local":
         return LocalInvoker(store)
-    return FunctionInvoker(store, surroundings.gateway, config.invocation_seconds)
+
+    def delete_now(object_keys: Iterable[str], _late_seconds: float) -> None:
+        store.delete(object_keys)
+
+    delete_replies = (delete or delete_now) if surroundings.invoke == "async" else None
+    return FunctionInvoker(store, surroundings.gateway, config.invocation_seconds, delete_replies)
 
 
 def limits_for(config: RunConfig, surroundings: Surroundings) -> GatewayLimits:

@@ -1,7 +1,7 @@
 """The deployed handlers as tests call them: loaded from their folders, with a stored dataset to work on."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ RESULT_KEY = "runs/test/result"
 @dataclass
 class Event:
     body: bytes
+    query: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What the tests of whole runs share: a platform that may be hurt, and a run of small peers on it."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from msgspec.structs import replace as replace_fields
 
 from peer import runs
@@ -148,4 +150,16 @@ def children_of(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
             found += [int(child), *children_of(int(child))]
+    return found
+
+
+def replicas_of(platform: LocalPlatform, function: str) -> list[psutil.Process]:
+    """Return the processes that run a function, which each have its folder as working directory."""
+    gateway = platform.platform.state().gateway
+    assert gateway is not None
+    found = []
+    for process in psutil.Process(gateway.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).name == function and not process.children():
+                found.append(process)
     return found

@@ -198,7 +198,15 @@ def test_options_can_be_set_as_the_readme_says() -> None:
 def test_keys_of_the_protocol_are_those_that_are_built() -> None:
     section = PROTOCOL.read_text().partition("## Keys")[2].partition("## ")[0]
     documented = {pattern for cells in rows(section, 4) for pattern in re.findall(r"^`([^`]+)`$", cells[0])}
-    sample = {"dataset": "D", "split": "S", "order": "O", "run": "R", "sha256": "H", "identity": "I"} | {
+    sample = {
+        "dataset": "D",
+        "split": "S",
+        "order": "O",
+        "run": "R",
+        "sha256": "H",
+        "identity": "I",
+        "call": "C",
+    } | {
         name: str(number)
         for number, name in enumerate(
             ["generation", "round", "peer", "invocation", "attempt", "part"], start=1
@@ -211,6 +219,7 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
         keys.run_config("R"),
         keys.run_summary("R"),
         keys.probe("R"),
+        keys.reply("R", "C"),
         keys.weights("R", "H"),
         keys.gradient("R", 1, 2, 3, 4, "5"),
         keys.exchange("R", 1, 2, 3, 6),

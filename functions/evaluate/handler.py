@@ -16,10 +16,13 @@ def service() -> Service:
 
 
 def handle(event: Any, context: Any) -> Reply:
-    """Answer one request.
+    """Answer one request, or keep what became of another function's asynchronous call.
 
     Args:
         event: its `body` is a JSON `EvaluateRequest`.
         context: not used.
     """
+    reply_url = event.query.get("reply_url")
+    if reply_url:
+        return service().keep(event.headers.get("X-Function-Status", ""), event.body, reply_url)
     return service().answer(event.body, EvaluateRequest, Worker.evaluate)

@@ -33,9 +33,12 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
     """Return where a run's peers find things; the gateway answers, if the run needs it.
 
     Raises:
+        ConfigurationError: functions are to be called, and there are none.
         FileNotWritten: --runs-dir cannot be made.
         FunctionError: the gateway is not there, refuses us or lacks the function.
     """
+    if config.compute == "local" and options["invoke"] == "async":
+        raise ConfigurationError("--invoke async needs functions, and --compute local has none")
     gateway = GatewayAddress("") if config.compute == "local" else gateway_address(options)
     if gateway.url:
         check_gateway(gateway)
@@ -51,6 +54,7 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
         directory=options["runs_dir"] / keys.checked(config.run, "run"),
         metrics_address="" if options["no_metrics"] else options["metrics_address"],
         is_hedging=not options["no_hedge"],
+        invoke=options["invoke"],
     )
 
 

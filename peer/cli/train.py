@@ -64,6 +64,12 @@ def _place_options(command: Declared) -> Declared:
             is_flag=True,
             help="No second attempt of an invocation that takes much longer than the others.",
         ),
+        option(
+            "--invoke",
+            type=click.Choice(["sync", "async"]),
+            default="sync",
+            help="async: through the gateway's queue, for functions longer than any timeout on the way.",
+        ),
         gateway_options,
         store_options,
         option(

@@ -12,7 +12,7 @@ A handler is a line: `service().answer(event.body, GradientRequest, Worker.gradi
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +22,14 @@ import msgspec
 from peer import errors, messages
 from peer.learning.models import BUILT_IN_MODELS, check_allowed
 from peer.learning.worker import DEFAULT_CACHE_BYTES, Worker
-from peer.messages import AggregateRequest, EvaluateRequest, GradientRequest, Refusal, RemoteObject
+from peer.messages import (
+    AggregateRequest,
+    EvaluateRequest,
+    GradientRequest,
+    Refusal,
+    RemoteObject,
+    StoredReply,
+)
 from peer.store.tensors import EncodedTensors
 from peer.store.transfer import HttpTransfer
 
@@ -46,6 +53,9 @@ _REFUSALS: tuple[tuple[type[errors.PeerlessError], int, str], ...] = (
     (errors.StoreError, 502, "store_unreachable"),
 )
 
+
+_FIRST_ERROR = 400
+_LONGEST_TEXT_BYTES = 1000
 
 # a ValueError is invalid UTF-8
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
@@ -110,11 +120,52 @@ class Service:
     ) -> Reply:
         """Return the reply to one request: status code, JSON body and headers. Errors are replies, too.
 
+        Where the request has a `reply_url`, the reply is put there, and what is returned says 200: whoever
+        delivers the call has nothing left to do.
+
         Args:
             body: the request as it came.
             kind: what it must be.
             compute: the `Worker` method that answers it.
         """
+        reply, reply_url = self._computed(body, kind, compute), _reply_url(body)
+        return self._put_reply(reply_url, reply) if reply_url else reply
+
+    def keep(self, status: str, body: bytes, reply_url: str) -> Reply:
+        """Put the reply of an asynchronous call that its function could not put, for it was killed.
+
+        The gateway calls back with what became of each call; what its function has said itself is 200, and
+        nothing is done about it.
+
+        Args:
+            status: of the call, as the gateway tells it.
+            body: of its reply; the gateway's JSON, or something else.
+            reply_url: where it goes.
+        """
+        if not status.isdecimal() or int(status) < _FIRST_ERROR:
+            return _reply(200, Refusal(error="", message="nothing to keep"))
+        try:
+            refusal = msgspec.json.encode(msgspec.json.decode(body, type=dict[str, Any]))
+        except _NOT_JSON:
+            text = body[:_LONGEST_TEXT_BYTES].decode(errors="replace")
+            refusal = messages.encode(Refusal(error="", message=text))
+        return self._put_reply(reply_url, _json_reply(int(status), refusal))
+
+    def _put_reply(self, url: str, reply: Reply) -> Reply:
+        stored = messages.encode(StoredReply(reply["statusCode"], msgspec.Raw(reply["body"])))
+        try:
+            self._check_origins([url])
+            self._transfer.put(url, [stored], len(stored))
+        except errors.FunctionRefused as error:
+            return _reply(403, Refusal(error="not_allowed", message=str(error)))
+        except errors.StoreError as error:
+            log.warning("a reply was not stored: %s", error)
+            return _reply(502, Refusal(error="store_unreachable", message=str(error)))
+        return {**reply, "statusCode": 200}
+
+    def _computed(
+        self, body: bytes, kind: type[Request], compute: Callable[[Worker, Request], messages.Message]
+    ) -> Reply:
         refusal = _other_version(body)
         if refusal is not None:
             return _reply(409, refusal)
@@ -134,7 +185,10 @@ class Service:
     def _check_allowed(self, request: GradientRequest | EvaluateRequest | AggregateRequest) -> None:
         if not isinstance(request, AggregateRequest):
             check_allowed(request.model, self._settings.models)
-        for origin in {_origin(url) for url in _urls(request)} - self._settings.store_origins:
+        self._check_origins(_urls(request))
+
+    def _check_origins(self, urls: Iterable[str]) -> None:
+        for origin in {_origin(url) for url in urls} - self._settings.store_origins:
             allowed = ", ".join(sorted(self._settings.store_origins)) or "nothing"
             raise errors.FunctionRefused(
                 f"store {origin[:200]} is not allowed here: add it to the function's environment variable "
@@ -150,6 +204,18 @@ class Service:
 
 class _Spoken(msgspec.Struct):
     protocol: int
+
+
+class _Async(msgspec.Struct):
+    reply_url: str = ""
+
+
+def _reply_url(body: bytes) -> str:
+    """Return where a request wants its reply, also if the rest of it cannot be read."""
+    try:
+        return msgspec.json.decode(body, type=_Async).reply_url
+    except _NOT_JSON:
+        return ""
 
 
 def _other_version(body: bytes) -> Refusal | None:
@@ -194,11 +260,11 @@ def _refused(
 
 
 def _reply(status: int, message: messages.Message) -> Reply:
-    return {
-        "statusCode": status,
-        "body": messages.encode(message),
-        "headers": {"Content-Type": "application/json"},
-    }
+    return _json_reply(status, messages.encode(message))
+
+
+def _json_reply(status: int, body: bytes) -> Reply:
+    return {"statusCode": status, "body": body, "headers": {"Content-Type": "application/json"}}
 
 
 def _listed(text: str) -> frozenset[str]:

@@ -62,6 +62,16 @@ def probe(run_name: str) -> str:
     return f"{run(run_name)}probe"
 
 
+def reply(run_name: str, call: str) -> str:
+    """Return the key under which an asynchronous call's function puts its reply."""
+    return f"{replies(run_name)}{checked(call, 'call')}"
+
+
+def replies(run_name: str) -> str:
+    """Return the prefix of all such replies of a run, ending with a slash."""
+    return f"{run(run_name)}replies/"
+
+
 def weights(run_name: str, sha256: str) -> str:
     """Return the key of content-addressed weights."""
     return f"{run(run_name)}weights/{checked(sha256, 'weights')}"

@@ -1,6 +1,5 @@
 """A replica hangs, or is slow: its invocation gets a second attempt, and the others do more of the work."""
 
-import contextlib
 import signal
 import threading
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import LocalPlatform, Runner
+from harness import LocalPlatform, Runner, replicas_of
 
 from peer.compute import Compute, Means
 from peer.config import RunConfig
@@ -29,18 +28,6 @@ pytestmark = pytest.mark.slow
 
 FAULT_AFTER_ROUND = 3
 SETTINGS = {"num_peers": 2, "rounds": 8, "evaluate_every": 0, "checkpoint_every": 0}
-
-
-def replicas_of(platform: LocalPlatform, function: str) -> list[psutil.Process]:
-    """Return the processes that run a function, which each have its folder as working directory."""
-    gateway = platform.platform.state().gateway
-    assert gateway is not None
-    found = []
-    for process in psutil.Process(gateway.process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if Path(process.cwd()).name == function and not process.children():
-                found.append(process)
-    return found
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from function_site import FUNCTIONS, NAMES, RESULT_KEY, VALID_SECONDS, Site
+from function_site import FUNCTIONS, NAMES, RESULT_KEY, VALID_SECONDS, Event, Site
 
 from peer import messages
 from peer.learning.serving import Settings
@@ -20,10 +20,14 @@ from peer.messages import (
     GradientReply,
     GradientRequest,
     ModelSpec,
+    Refusal,
     RemoteObject,
+    StoredReply,
 )
 from peer.store import tensors
 from peer.store.servers import free_port
+
+REPLY_KEY = "runs/test/replies/call"
 
 
 def test_gradient_handler_stores_what_a_local_worker_computes(site: Site) -> None:
@@ -53,6 +57,63 @@ def test_evaluate_handler_counts_every_sample(site: Site) -> None:
     assert status == 200
     assert evaluation.num_samples == 64
     assert evaluation.loss_sum > 0
+
+
+def test_reply_of_an_asynchronous_call_is_put_and_its_delivery_is_done(site: Site) -> None:
+    request = changed(site.gradient_request(), reply_url=site.store.sign_put(REPLY_KEY, VALID_SECONDS))
+
+    status, body = site.invoke("gradient", messages.encode(request))
+
+    stored = site.store.get_message(REPLY_KEY, StoredReply)
+    assert (status, stored.status) == (200, 200)
+    assert bytes(stored.reply) == body
+    assert messages.decode(body, GradientReply).training.num_samples == 64
+
+
+def test_refusal_of_an_asynchronous_call_is_put_and_its_delivery_is_done(site: Site) -> None:
+    reply_url = site.store.sign_put(REPLY_KEY, VALID_SECONDS)
+
+    status, _ = site.invoke("gradient", json.dumps({"protocol": 2, "reply_url": reply_url}).encode())
+
+    stored = site.store.get_message(REPLY_KEY, StoredReply)
+    assert (status, stored.status) == (200, 409)
+    assert messages.decode(bytes(stored.reply), Refusal).error == "version_differs"
+
+
+def test_reply_is_put_nowhere_else_than_into_an_allowed_store(site: Site) -> None:
+    request = changed(site.gradient_request(), reply_url="http://10.255.0.1:9000/bucket/key")
+
+    status, refusal = site.refused("gradient", messages.encode(request))
+
+    assert (status, refusal.error) == (403, "not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b'{"error": "out_of_memory", "limit_bytes": 7}', {"error": "out_of_memory", "limit_bytes": 7}),
+        (b"<html>", {"error": "", "message": "<html>", "speaks": []}),
+    ],
+)
+def test_what_became_of_a_killed_call_is_put_by_evaluate(
+    site: Site, body: bytes, kept: dict[str, Any]
+) -> None:
+    query = {"reply_url": site.store.sign_put(REPLY_KEY, VALID_SECONDS)}
+
+    reply = site.handlers["evaluate"].handle(Event(body, query, {"X-Function-Status": "507"}), None)
+
+    stored = site.store.get_message(REPLY_KEY, StoredReply)
+    assert (reply["statusCode"], stored.status) == (200, 507)
+    assert json.loads(bytes(stored.reply)) == kept
+
+
+def test_reply_that_a_function_has_put_is_left_alone(site: Site) -> None:
+    query = {"reply_url": site.store.sign_put("runs/test/replies/done", VALID_SECONDS)}
+
+    reply = site.handlers["evaluate"].handle(Event(b"{}", query, {"X-Function-Status": "200"}), None)
+
+    assert reply["statusCode"] == 200
+    assert site.store.head("runs/test/replies/done") is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,19 @@ def test_run_whose_limit_may_rise_has_the_same_bits(
     kept = ("image", "envProcess", "envVars", "labels", "annotations", "requests", "secrets")
     assert {name: before.get(name) for name in kept} == {name: after.get(name) for name in kept}
     assert after["limits"] == before["limits"] | {"memory": f"{2 * half // MIB}Mi"}
+
+
+def test_killed_calls_of_a_queue_are_known_as_out_of_memory(
+    starving: Starving, undisturbed: Summary, half: int
+) -> None:
+    starving.limit(half)
+    queued = Starving(starving.platform, starving.runner.surroundings.directory)
+    queued.runner.surroundings = replace(queued.runner.surroundings, invoke="async")
+
+    found = queued.train("queued", largest_memory_bytes=AMPLE)
+
+    assert changes(found) == [("memory_limit", half, 2 * half)]
+    assert found.weights_sha256 == undisturbed.weights_sha256
 
 
 def test_run_that_had_more_memory_last_time_does_not_begin_with_what_fitted_then(

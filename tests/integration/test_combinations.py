@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,11 @@ ROWS: list[Row] = list(itertools.product(("functions", "local"), EXCHANGES, MODE
 @pytest.fixture(scope="module")
 def runner(platform: LocalPlatform, tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(platform.surroundings(tmp_path_factory.mktemp("combinations")))
+
+
+@pytest.fixture(scope="module")
+def queueing(runner: Runner) -> Runner:
+    return Runner(replace(runner.surroundings, invoke="async"))
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +75,17 @@ def test_combination_is_what_the_page_says(
     assert documented()[row][codec] == "works"
     (weights,) = {result.weights.checksum for result in results}
     assert weights_by_setting.setdefault((codec, mode), weights) == weights
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_queue_gives_the_same_weights(
+    queueing: Runner, weights_by_setting: dict[tuple[str, str], str], exchange: str, mode: str
+) -> None:
+    name = re.sub(r"[^a-z0-9]+", "-", f"queued-{exchange}-{mode}")
+
+    results = queueing.train(name, **{**SHORT, **MODES[mode], "exchange": exchange})
+
+    assert f"| `async` | `{exchange}` | {mode} | works |" in PAGE.read_text()
+    (weights,) = {result.weights.checksum for result in results}
+    assert weights_by_setting.setdefault(("none", mode), weights) == weights

@@ -64,6 +64,32 @@ def test_reply_of_a_function_is_returned_and_credentials_are_not_sent(server: An
 @pytest.mark.parametrize(
     ("status", "body", "kind", "text"),
     [
+        (404, b"404 page not found", errors.FunctionRefused, "no queue.*--invoke sync"),
+        (404, b'{"error": "function_not_found"}', errors.FunctionMissing, "not deployed"),
+        (413, b'{"error": "payload_too_large"}', errors.FunctionRefused, "413"),
+        (429, b'{"error": "queue_full"}', errors.FunctionBusy, "429"),
+    ],
+)
+def test_call_that_is_not_taken_into_a_queue_says_why(
+    server: Answering, status: int, body: bytes, kind: type[errors.PeerlessError], text: str
+) -> None:
+    server.status, server.body = status, body
+
+    with pytest.raises(kind, match=text):
+        Gateway(address_of(server)).enqueue("gradient", b"{}", "call", "/function/evaluate")
+
+
+def test_call_that_is_taken_into_a_queue_is_not_waited_for(server: Answering) -> None:
+    server.status, server.body = 202, b""
+
+    Gateway(address_of(server)).enqueue("gradient", b"{}", "call", "/function/evaluate")
+
+    assert server.asked == [("/async-function/gradient", None)]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "text"),
+    [
         (400, {"error": "bad_request", "message": "no batches"}, errors.FunctionRefused, "no batches"),
         (400, {"error": "not_finite", "message": "loss is nan"}, errors.TrainingDiverged, "loss is nan"),
         (403, {"error": "not_allowed", "message": "model"}, errors.FunctionRefused, "not_allowed"),

@@ -265,3 +265,10 @@ def test_up_without_a_prometheus_program_says_so_before_anything_starts(peerless
     assert outcome.code == 50
     assert "no `prometheus` program: install it" in outcome.said
     assert not (tmp_path / "state-home" / "peerless").exists()
+
+
+def test_queue_without_functions_is_refused(peerless, small_store):
+    outcome = peerless("train", *SMALL, "--invoke", "async")
+
+    assert outcome.code == 2
+    assert "--invoke async needs functions" in outcome.said
