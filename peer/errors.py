@@ -30,6 +30,7 @@
     ├── CheckpointError               45  nothing to resume from
     ├── TrainingDiverged              46  loss or gradient is not finite
     ├── PlatformError                 50  a part of the local platform does not start
+    ├── ResultsDiffer                 60  two experiments, by more than their noise
     └── StopRequested                 130 or 143, after SIGINT or SIGTERM, once the checkpoint is written
 
 Exit codes are part of the interface: they are documented in the README and never reused.
@@ -236,6 +237,12 @@ class PlatformError(PeerlessError):
     """A part of the local platform (store, gateway, function) does not start."""
 
     exit_code = 50
+
+
+class ResultsDiffer(PeerlessError):
+    """Figures of two experiments differ by more than the noise of their repeats; they were printed."""
+
+    exit_code = 60
 
 
 class StopRequested(PeerlessError):

@@ -1,11 +1,14 @@
 """A tab of headless Chromium with the page in it: what it shows, what it asked for, what went wrong in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from pages import until
-from playwright.sync_api import Browser, ConsoleMessage
+from parts import program
+from playwright.sync_api import Browser, ConsoleMessage, sync_playwright
 from playwright.sync_api import Page as BrowserPage
 
 PHONE = {"width": 390, "height": 844}
@@ -104,8 +107,25 @@ class Tab:
         return found
 
 
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Give the block headless Chromium."""
+    path = program("chromium", "install Debian's package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 def open_tab(browser: Browser, url: str, size: dict[str, int] = SCREEN, theme: str = "light") -> Tab:
     """Return a tab that shows a first state."""
+    tab = open_file(browser, url, size, theme)
+    until(lambda: tab.page.evaluate("document.body.dataset.at"))
+    return tab
+
+
+def open_file(browser: Browser, url: str, size: dict[str, int] = SCREEN, theme: str = "light") -> Tab:
+    """Return a tab that has loaded a page."""
     context = browser.new_context(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
     tab = Tab(context.new_page())
 
@@ -119,5 +139,4 @@ def open_tab(browser: Browser, url: str, size: dict[str, int] = SCREEN, theme: s
     tab.page.on("dialog", lambda dialog: tab.errors.append(f"a dialog: {dialog.message}"))
     tab.page.on("request", lambda request: tab.hosts.add(urlsplit(request.url).netloc))
     tab.page.goto(url)
-    until(lambda: tab.page.evaluate("document.body.dataset.at"))
     return tab

@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from peer import messages
 from peer.cli.connections import check_gateway, gateway_address, gateway_options, open_store, store_options
+from peer.cli.experiment_report import compare, report
 from peer.cli.experiment_run import list_, run, show
 from peer.cli.options import Command, Count, Number, option
 from peer.cli.report import shortest
@@ -40,7 +41,7 @@ def experiment() -> None:
     """Find out by measuring: a matrix of runs, or the memory that a function needs."""
 
 
-for command in (run, list_, show):
+for command in (run, list_, show, report, compare):
     experiment.add_command(command)
 
 
@@ -144,13 +145,13 @@ def memory(
     except StopRequested as stop:
         text = f"{stop}; the memory limit is what it was, and the same command goes on from here"
         raise StopRequested(text, stop.signal_number) from stop
-    report = summarise(results.measurements, question.batch_sizes)
-    write_plot(output / "memory.png", report, results.measurements)
+    found_needs = summarise(results.measurements, question.batch_sizes)
+    write_plot(output / "memory.png", found_needs, results.measurements)
     if as_json:
-        click.echo(messages.encode(report))
+        click.echo(messages.encode(found_needs))
         return
     click.echo()
-    for line in table(report):
+    for line in table(found_needs):
         click.echo(line)
     click.echo(f"\n{shortest(output)}/: results.jsonl memory.png")
 

@@ -107,6 +107,22 @@ class Published(_Table, frozen=True, kw_only=True):
     peer_instances: dict[str, str]
 
 
+class Assumptions(_Table, frozen=True, kw_only=True):
+    """What scenarios assume; see the packaged file for where each is from."""
+
+    cold_start_seconds: float
+    store_latency_seconds: float
+    call_seconds: float
+    store_bytes_per_second: float
+    allocator_slowdown: float
+    account_concurrency: int
+    packing_overhead: float
+
+    def transfer_seconds(self, num_bytes: float) -> float:
+        """Return how long an object of this size is on its way to or from the store."""
+        return self.store_latency_seconds + num_bytes / self.store_bytes_per_second
+
+
 @cache
 def cloud_prices() -> CloudPrices:
     """Return the table of the cloud that the paper used."""
@@ -125,21 +141,43 @@ def published() -> Published:
     return _read(_packaged("published/barrak-2023.yaml"), Published)
 
 
+@cache
+def assumptions() -> Assumptions:
+    """Return what scenarios assume unless they are told otherwise."""
+    return _read(_packaged("published/assumptions.yaml"), Assumptions)
+
+
 def read_prices(path: Path) -> CloudPrices | OwnPrices:
     """Return a table of the user's: one that has `usd_per_core_hour` is of machines of one's own.
 
     Raises:
         ConfigurationError: it cannot be read, or is no table.
     """
+    is_own = b"usd_per_core_hour" in _bytes_of(path)
+    return _read_file(path, OwnPrices) if is_own else _read_file(path, CloudPrices)
+
+
+def read_assumptions(path: Path) -> Assumptions:
+    """Return the user's assumptions.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds something else.
+    """
+    return _read_file(path, Assumptions)
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"price table {path} cannot be read: {error}") from error
-    kind: type[CloudPrices] | type[OwnPrices] = OwnPrices if "usd_per_core_hour" in text else CloudPrices
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read_file(path: Path, kind: type[Table]) -> Table:
     try:
-        return _read(text, kind)
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ConfigurationError(f"price table {path}: {error}") from error
+        return _read(_bytes_of(path).decode(), kind)
+    except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no such table: {error}") from error
 
 
 def _packaged(name: str) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import chromium
 from conftest import StoreServer
 from pages import FakeGateway, Page, Runs, StartPage, until
-from parts import program
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -85,8 +85,5 @@ def runs(nanio_server: StoreServer, tmp_path: Path) -> Iterator[Runs]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium; of a module only, since its event loop would be in the way of others' tests."""
-    path = program("chromium", "install Debian's package chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()

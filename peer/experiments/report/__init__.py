@@ -1,0 +1,1 @@
+"""What an experiment found: a page without any outside asset, and Markdown with its plots beside it."""
