@@ -4,6 +4,7 @@ What is adapted, in which order, and what of it changes bits: docs/adaptation.md
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from peer.config import RunConfig
-from peer.errors import NothingFits, OutOfMemory, PeerlessError
+from peer.errors import LostReply, NothingFits, OutOfMemory, PeerlessError
 from peer.memory_limit import LimitHeld, Limits
 from peer.messages import Adaptable, Adaptation
 from peer.sizes import mib
@@ -74,19 +75,25 @@ class Adapter:
             self._settle()
 
     @contextmanager
-    def noticing(self, function: str, largest_batch: int = 0) -> Iterator[int]:
+    def noticing(
+        self, function: str, largest_batch: int = 0, which: tuple[int, int] = (0, 0)
+    ) -> Iterator[int]:
         """Give the block the micro-batch to use; adapt if what it does runs out of memory.
+
+        A lost reply is no reason, but the second one of an invocation counts as if memory had run out twice.
 
         Args:
             function: that the block invokes.
             largest_batch: samples of its largest batch, 0 where there is none to split.
+            which: round and number of the invocation, of all its attempts.
 
         Raises:
             OutOfMemory: again, where another attempt may fit.
             NothingFits: where none does; says why the limit does not rise and the batches are not split.
+            LostReply: again, if it is the first, or if nothing can be adapted to a second.
         """
         with self._lock:
-            sizes, micro_batch = self._sizes, self._micro_batch
+            sizes, micro_batch, began = self._sizes, self._micro_batch, self._clock()
         try:
             yield micro_batch
         except OutOfMemory as error:
@@ -94,6 +101,15 @@ class Adapter:
                 if sizes is self._sizes:
                     self._ran_out(function, min(micro_batch or largest_batch, largest_batch), error)
             raise
+        except LostReply as error:
+            with self._lock:
+                suspected = self._suspected((function, *which), began, error)
+                if suspected is None:
+                    raise
+                if sizes is self._sizes:
+                    num_samples = min(micro_batch or largest_batch, largest_batch)
+                    self._adapt_to_suspicion(function, num_samples, suspected, error)
+            raise suspected from error
 
     def asked(self, function: str, ran_out_bytes: int) -> None:
         """Raise a limit for another peer; only peer 0 is asked, and it waits for that peer's manifest."""
@@ -115,6 +131,26 @@ class Adapter:
         self._sizes = object()
         self._num_tries: dict[tuple[str, int], int] = {}
         self._waiting_since: float | None = None
+        self._lost_at: dict[tuple[str, int, int], float] = {}
+
+    def _suspected(self, which: tuple[str, int, int], began: float, error: LostReply) -> OutOfMemory | None:
+        """Return what the second lost reply of an invocation counts as; None for the first.
+
+        Attempts beside each other are one: a gateway that ends takes both.
+        """
+        if began < self._lost_at.setdefault(which, math.inf):
+            self._lost_at[which] = min(self._clock(), self._lost_at[which])
+            return None
+        return OutOfMemory(f"{error}, twice: it may have run out of memory", self.limit_bytes)
+
+    def _adapt_to_suspicion(
+        self, function: str, num_samples: int, suspected: OutOfMemory, error: LostReply
+    ) -> None:
+        reason = f"the reply of {function} was lost {_TRIES} times, as if it ran out of memory"
+        try:
+            self._adapt(function, num_samples, reason, suspected)
+        except NothingFits as nothing:
+            raise LostReply(str(nothing)) from error
 
     def _ran_out(self, function: str, num_samples: int, error: OutOfMemory) -> None:
         # somebody else may have raised the limit, so attempts under each one count by themselves
@@ -125,6 +161,9 @@ class Adapter:
         reason = f"{function} ran out of memory {_TRIES} times"
         if error.limit_bytes:
             reason += f" at {mib(error.limit_bytes)}"
+        self._adapt(function, num_samples, reason, error)
+
+    def _adapt(self, function: str, num_samples: int, reason: str, error: OutOfMemory) -> None:
         try:
             if self._raise_limit(function, error.limit_bytes, reason):
                 self._settle()

@@ -21,6 +21,7 @@
     │   ├── OutOfMemory               26  retryable; 507
     │   │   └── NothingFits           26  and nothing is left that could be adapted
     │   └── InvocationFailed          27  retryable; 5xx, time-out, lost replica
+    │       └── LostReply             27  retryable; a bare 502, a reset connection: perhaps an OOM kill
     ├── DatasetError                  30  unknown, missing or corrupted
     ├── MembershipError               40
     │   ├── RankTaken                 41
@@ -183,6 +184,10 @@ class InvocationFailed(FunctionError):
 
     exit_code = 27
     retryable = True
+
+
+class LostReply(InvocationFailed):
+    """A bare 502, or a connection that was reset: the second one of an invocation may be an OOM kill."""
 
 
 class DatasetError(PeerlessError):

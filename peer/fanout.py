@@ -236,6 +236,8 @@ class _Budget:
         if isinstance(error, FunctionBusy):
             return True
         if isinstance(error, OutOfMemory):
+            # what follows is tried at other sizes, or on another replica
+            self._failures = 0
             self._out_of_memory += 1
             return self._out_of_memory <= self._policy.max_out_of_memory
         self._failures += 1

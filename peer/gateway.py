@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import requests
+import urllib3
 
 from peer import messages
 from peer.abandonment import ended_by
@@ -21,6 +22,7 @@ from peer.errors import (
     GatewayDenied,
     GatewayUnreachable,
     InvocationFailed,
+    LostReply,
     ObjectCorrupt,
     OutOfMemory,
     PeerlessError,
@@ -91,8 +93,8 @@ class Gateway:
 
         Raises:
             FunctionMissing: it is not deployed.
-            FunctionBusy, OutOfMemory, InvocationFailed, GatewayUnreachable, StoreUnreachable, UrlExpired:
-                worth another attempt.
+            FunctionBusy, OutOfMemory, InvocationFailed, LostReply, GatewayUnreachable, StoreUnreachable,
+                UrlExpired: worth another attempt.
             FunctionRefused, TrainingDiverged: not worth one.
             Abandoned: the attempt of this thread was; the reply, if there is one, is lost.
         """
@@ -111,6 +113,10 @@ class Gateway:
                 f"function {function}: no reply within {deadline_seconds:.0f} s"
             ) from error
         except requests.RequestException as error:
+            if _was_connected(error):
+                raise LostReply(
+                    f"function {function}: the connection ended without a reply ({_cause(error)})"
+                ) from error
             raise self._unreachable(error) from error
         if response.status_code // 100 == 2:
             return response.content
@@ -267,12 +273,14 @@ def _error_of(function: str, gateway: str, response: requests.Response) -> Peerl
 
 
 def error_of(function: str, gateway: str, status: int, body: bytes) -> PeerlessError:
-    """Return the error that a reply means; a bare 5xx (OpenFaaS after an OOM kill) is a failed invocation."""
+    """Return the error that a reply means; a bare 502 is what OpenFaaS may answer after an OOM kill."""
     try:
         refusal = messages.decode(body, _Refusal)
     except (msgspec.DecodeError, ValueError):
         refusal = _Refusal(message=body[:300].decode(errors="replace").strip())
     kind = _BY_NAME.get(refusal.error) or _BY_STATUS.get(status, InvocationFailed)
+    if status == 502 and not refusal.error:
+        kind = LostReply
     if kind is FunctionMissing:
         return FunctionMissing(
             f"function {function} is not deployed at {gateway}: "
@@ -281,6 +289,17 @@ def error_of(function: str, gateway: str, status: int, body: bytes) -> PeerlessE
     if kind is OutOfMemory:
         return OutOfMemory(_out_of_memory_text(function, refusal), refusal.limit_bytes or 0)
     return kind(f"function {function} answered {status} {refusal.error}: {refusal.message}".rstrip(": "))
+
+
+def _was_connected(error: requests.RequestException) -> bool:
+    """Return whether a connection was lost that there had been, as when whatever computes is killed."""
+    return isinstance(error, requests.exceptions.ChunkedEncodingError) or any(
+        isinstance(each, urllib3.exceptions.ProtocolError) for each in error.args
+    )
+
+
+def _cause(error: requests.RequestException) -> str:
+    return type(error.args[0].args[-1] if error.args and error.args[0].args else error).__name__
 
 
 class _Refusal(msgspec.Struct, frozen=True):

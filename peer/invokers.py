@@ -152,7 +152,7 @@ class AdaptingInvoker:
     def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
         """Invoke with the present micro-batch instead of the request's; see `Invoker.gradient`."""
         largest_batch = max(sum(stop - start for _, start, stop in each.ranges) for each in request.batches)
-        with self._adapter.noticing("gradient", largest_batch) as micro_batch:
+        with self._adapter.noticing("gradient", largest_batch, _which(request)) as micro_batch:
             request = msgspec.structs.replace(request, micro_batch=micro_batch)
             reply, gradient = self._inner.gradient(request, result_key)
         self._adapter.limit_bytes = reply.usage.memory_limit_bytes
@@ -160,13 +160,18 @@ class AdaptingInvoker:
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """See `Invoker.gradient`."""
-        with self._adapter.noticing("evaluate"):
+        with self._adapter.noticing("evaluate", which=_which(request)):
             return self._inner.evaluate(request)
 
     def aggregate(self, request: AggregateRequest) -> AggregateReply:
         """See `Invoker.gradient`."""
-        with self._adapter.noticing("aggregate"):
+        with self._adapter.noticing("aggregate", which=_which(request)):
             return self._inner.aggregate(request)
+
+
+def _which(request: SamplesRequest | AggregateRequest) -> tuple[int, int]:
+    """Return what all attempts of one invocation have in common."""
+    return request.round, request.invocation
 
 
 def adapting(inner: Invoker, config: RunConfig, adapter: Adapter) -> Invoker:

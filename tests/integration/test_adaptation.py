@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bare_gateway
 import pytest
 import requests
 import torch
+from bare_gateway import Telling
 from harness import LocalPlatform, Runner, ignore
 from safetensors.torch import load_file
 
@@ -139,6 +141,29 @@ def test_run_whose_function_holds_half_a_batch_splits_it_and_has_the_same_weight
     assert again.retries == {}
     assert again.functions["gradient"].out_of_memory == 0
     assert again.weights_sha256 == found.weights_sha256
+
+
+@pytest.mark.parametrize(("telling", "batch"), [("502", BATCH - 1), ("reset", BATCH - 2)])
+def test_kill_that_the_gateway_does_not_tell_of_is_adapted_to(
+    starving: Starving, half: int, telling: Telling, batch: int
+) -> None:
+    """The function is really killed; a server before the gateway makes nothing of it, as OpenFaaS may."""
+    starving.limit(half)
+    runner, name = starving.runner, f"untold-{telling}"
+    with bare_gateway.before(starving.platform.gateway.url, telling) as server:
+        address = replace(starving.platform.gateway, url=f"http://127.0.0.1:{server.server_address[1]}")
+        surroundings = replace(runner.surroundings, gateway=address)
+        # of this batch size nothing is remembered
+        config = Runner(surroundings).create(name, **(WIDE | {"batch_size": batch, "rounds": 2}))
+        results = Runner(surroundings).go(config)
+
+    assert server.num_kills == 2
+    assert len({result.weights.checksum for result in results}) == 1
+    assert [(each.what, each.before, each.after) for each in config.adaptations] == [
+        ("micro_batch", batch, (batch + 1) // 2)
+    ]
+    assert config.adaptations[0].reason.startswith("the reply of gradient was lost 2 times")
+    assert starving.limit_now() == f"{half // MIB}Mi"
 
 
 def test_run_whose_limit_may_rise_has_the_same_bits(

@@ -8,7 +8,7 @@ from harness import SMALL
 from msgspec.structs import replace
 
 from peer.adaptation import Adapter, described, merged
-from peer.errors import GatewayUnreachable, NothingFits, OutOfMemory
+from peer.errors import GatewayUnreachable, LostReply, NothingFits, OutOfMemory
 from peer.memory_limit import LimitHeld, Rise
 from peer.messages import Adaptation
 
@@ -49,8 +49,10 @@ class Bench:
         with pytest.raises(type(error)), self.noticing(function):
             raise error
 
-    def noticing(self, function: str = "gradient") -> AbstractContextManager[int]:
-        return self.adapter.noticing(function, self.batch_size if function == "gradient" else 0)
+    def noticing(
+        self, function: str = "gradient", which: tuple[int, int] = (0, 0)
+    ) -> AbstractContextManager[int]:
+        return self.adapter.noticing(function, self.batch_size if function == "gradient" else 0, which)
 
     def gives_up(self, function: str, reason: str) -> None:
         text = rf"no memory\. Nothing is left to adapt: the limit is held; {reason}"
@@ -140,6 +142,68 @@ def test_attempts_under_another_limit_count_by_themselves() -> None:
     assert bench.changes() == []
     bench.run_out(error=OutOfMemory("no memory", 128 * MIB))
     assert bench.changes() == [("micro_batch", 16, 8)]
+
+
+LOST = LostReply("502")
+
+
+def lose(bench: Bench, which: tuple[int, int], kind: type[Exception] = LostReply) -> None:
+    with pytest.raises(kind), bench.noticing(which=which):
+        raise LOST
+
+
+def test_second_lost_reply_of_an_invocation_counts_as_an_oom_kill() -> None:
+    bench = Bench(batch_size=16)
+
+    lose(bench, (0, 1))
+    lose(bench, (0, 2))
+    lose(bench, (1, 1))
+    before = bench.changes()
+    lose(bench, (0, 2), OutOfMemory)
+
+    assert before == []
+    assert bench.changes() == [("micro_batch", 16, 8)]
+    assert bench.told[0].reason == "the reply of gradient was lost 2 times, as if it ran out of memory"
+    lose(bench, (0, 2))
+    lose(bench, (0, 2), OutOfMemory)
+    assert bench.adapter.micro_batch == 4
+
+
+def test_lost_reply_may_raise_the_limit_that_the_last_reply_told() -> None:
+    bench = Bench(Rise("gradient", 64 * MIB, 128 * MIB))
+    bench.adapter.limit_bytes = 64 * MIB
+
+    lose(bench, (0, 1))
+    lose(bench, (0, 1), OutOfMemory)
+
+    assert bench.limits.asked == [("gradient", 64 * MIB)]
+    assert bench.changes() == [("memory_limit", 64 * MIB, 128 * MIB)]
+
+
+def test_attempts_that_are_lost_beside_each_other_are_one() -> None:
+    bench = Bench(batch_size=16)
+
+    with pytest.raises(LostReply), bench.noticing(which=(0, 1)):
+        bench.now += 1.0
+        lose(bench, (0, 1))
+        raise LOST
+
+    assert bench.changes() == []
+    bench.now += 1.0
+    lose(bench, (0, 1), OutOfMemory)
+    assert bench.changes() == [("micro_batch", 16, 8)]
+
+
+def test_lost_replies_that_nothing_can_be_adapted_to_are_failures_as_others() -> None:
+    bench = Bench(indivisible_layer="norm (BatchNorm2d)")
+    lose(bench, (0, 1))
+
+    text = "may have run out of memory.*Nothing is left"
+    with pytest.raises(LostReply, match=text) as failure, bench.noticing(which=(0, 1)):
+        raise LOST
+
+    assert failure.value.retryable
+    assert bench.changes() == []
 
 
 def test_round_begins_at_the_common_sizes_and_counts_anew() -> None:

@@ -1,3 +1,4 @@
+import math
 import threading
 from collections.abc import Callable
 
@@ -105,6 +106,14 @@ def test_invocation_that_is_given_up_raises_its_last_error(
 ) -> None:
     with pytest.raises(type(errors[-1])):
         run([failing(errors)], policy)
+
+
+def test_memory_that_ran_out_begins_the_count_of_failures_anew() -> None:
+    failure, oom = InvocationFailed("lost"), OutOfMemory("killed")
+
+    results, _ = run([failing([failure, oom] * 4)], RetryPolicy(max_failures=1, max_out_of_memory=math.inf))
+
+    assert results == [8]
 
 
 def test_outages_between_failures_are_each_waited_out_anew() -> None:

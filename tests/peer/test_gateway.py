@@ -1,6 +1,8 @@
 """What each answer of a gateway means, with a fake at the wire that answers what it is told."""
 
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -97,7 +99,9 @@ def test_call_that_is_taken_into_a_queue_is_not_waited_for(server: Answering) ->
         (409, {"error": "version_differs", "message": "speak 1"}, errors.FunctionRefused, "speak 1"),
         (429, {"error": "busy"}, errors.FunctionBusy, "429"),
         (500, "Traceback", errors.InvocationFailed, "500"),
-        (502, "", errors.InvocationFailed, "502"),
+        (502, "", errors.LostReply, "502"),
+        (502, "<html>Bad Gateway</html>", errors.LostReply, "Bad Gateway"),
+        (502, {"error": "replica_lost", "message": "m"}, errors.InvocationFailed, "m"),
         (502, {"error": "store_unreachable", "message": "m"}, errors.StoreUnreachable, "m"),
         (502, {"error": "store_full", "message": "m"}, errors.StoreFull, "m"),
         (503, {"error": "url_expired", "message": "m"}, errors.UrlExpired, "m"),
@@ -138,6 +142,25 @@ def test_gateway_that_is_away_says_where_and_what_to_start() -> None:
         nowhere.invoke("gradient", b"{}", 5.0)
     with pytest.raises(errors.GatewayUnreachable):
         nowhere.check()
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"], ids=["none", "half"]
+)
+def test_reply_that_a_reset_cuts_off_is_lost(server: Answering, begun: bytes) -> None:
+    class Resetting(Handler):
+        def do_POST(self) -> None:
+            self.wfile.write(begun)
+            self.wfile.flush()
+            # closing with this option set and data unread resets
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+
+    server.RequestHandlerClass = Resetting
+
+    with pytest.raises(errors.LostReply, match="gradient: the connection ended without a reply"):
+        Gateway(address_of(server)).invoke("gradient", b"{}", 5.0)
 
 
 def test_function_that_does_not_reply_in_time_is_a_failed_invocation(server: Answering) -> None:
