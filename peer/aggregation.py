@@ -65,9 +65,53 @@ class WeightedMean:
         Raises:
             ValueError: nothing was added.
         """
+        total = self.total()
+        samples = total.num_samples
+        return Gradient(total.values.div_(samples), total.buffers.div_(samples), total.counters, samples)
+
+    def total(self) -> Gradient:
+        """Return the sum, sum_i(n_i * g_i), in place of the mean; raises as `result`."""
         if self._sum is None:
             raise ValueError("the mean of no gradients is not defined")
-        total = self._sum.num_samples
-        return Gradient(
-            self._sum.values.div_(total), self._sum.buffers.div_(total), self._sum.counters, total
-        )
+        return self._sum
+
+
+class DampedMean:
+    """The running mean of one round's gradients, of which some are stale, folded in the order of `add`.
+
+    sum_i(d_i * n_i * g_i) / N with d_i = `damping`, and N the samples of a whole round: a gradient counts for
+    as much as in a round in which nobody is late, less what damping takes of it, however many are beside it.
+    Buffers, which are averages already, take sum_i(d_i * n_i * b_i) / sum_i(d_i * n_i), counters the maximum.
+    Where all gradients are fresh and of one round, the bits are those of `WeightedMean`.
+    """
+
+    def __init__(self) -> None:
+        self._sum = WeightedMean()
+        self._weight = 0.0
+
+    def add(self, gradient: Gradient, staleness: int) -> None:
+        """Fold one more gradient in, which is `staleness` rounds late; see `WeightedMean.add`."""
+        factor = damping(staleness)
+        gradient.values.mul_(factor)
+        gradient.buffers.mul_(factor)
+        self._sum.add(gradient)
+        self._weight += factor * gradient.num_samples
+
+    def result(self, round_samples: int) -> Gradient:
+        """Return the mean, of which a whole round would have `round_samples`; the object is spent.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        total = self._sum.total()
+        values, buffers = total.values.div_(round_samples), total.buffers.div_(self._weight)
+        return Gradient(values, buffers, total.counters, total.num_samples)
+
+
+def damping(staleness: int) -> float:
+    """Return the part of a gradient that counts if it is so many rounds late: 1 / (1 + staleness).
+
+    Zhang et al., "Staleness-aware Async-SGD" (arXiv 1511.05950), divide the learning rate by the staleness;
+    that a fresh one counts whole is FedAsync's form of it (arXiv 1903.03934, polynomial with a = 1).
+    """
+    return 1.0 / (1 + staleness)

@@ -15,6 +15,9 @@ EXCHANGES = ("all_gather", "scatter_reduce", "in_function")
 AUTOMATIC_EXCHANGE = "auto"
 """Until a run is created, which measures the store first."""
 
+LARGEST_STALENESS = 32
+"""So few that each value of it may have a metric of its own."""
+
 ALL_BATCHES = 0
 """`batches_per_round` of the paper's setting: every batch of the shard, one step an epoch."""
 
@@ -46,6 +49,7 @@ class OuterSpec(Message, frozen=True):
 class RunConfig(Message, frozen=True):
     """Everything that decides a run's weights: two runs with equal values end with equal bits.
 
+    But for `staleness` above 0, with which timing decides, too: peers are so many rounds apart at most.
     `batches_per_invocation` (packing) belongs to it, because sums are folded by invocation; the number of
     replicas and how many invocations are in flight do not. With `local_steps` an invocation takes so many
     steps of `optimizer`, one a batch, and `outer` applies their mean; without, `optimizer` applies gradients.
@@ -79,6 +83,7 @@ class RunConfig(Message, frozen=True):
     checkpoint_every: int = 20
     compute: str = "functions"
     exchange: str = "all_gather"
+    staleness: int = 0
     compression: str = NONE
     function_compression: str = NONE
     invocation_seconds: float = 120.0
@@ -163,6 +168,7 @@ def validate(config: RunConfig) -> None:
         "evaluate_every": 0,
         "checkpoint_every": 0,
         "most_replicas": 0,
+        "staleness": 0,
         "seed": 0,
     }
     for name, minimum in minima.items():
@@ -177,8 +183,7 @@ def validate(config: RunConfig) -> None:
             )
     parse(config.compression)
     parse_stateless(config.function_compression)
-    if (config.compute, config.exchange) == ("local", "in_function"):
-        raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
+    _check_exchange(config)
     _check_plan(config)
     if config.local_steps:
         _check_local_steps(config)
@@ -200,6 +205,21 @@ def _check_plan(config: RunConfig) -> None:
         raise ConfigurationError("--optimize plans functions, and --compute local has none: give one of them")
     if config.most_replicas and not config.optimize:
         raise ConfigurationError("--most-replicas bounds a plan, and there is none: give --optimize, too")
+
+
+def _check_exchange(config: RunConfig) -> None:
+    if (config.compute, config.exchange) == ("local", "in_function"):
+        raise ConfigurationError("--exchange in_function needs functions, and --compute local has none")
+    if config.staleness and config.exchange not in (AUTOMATIC_EXCHANGE, "all_gather"):
+        raise ConfigurationError(
+            f"--exchange {config.exchange} reduces a round of all peers together, and with --staleness they "
+            "are not in the same one: take all_gather"
+        )
+    if config.staleness > LARGEST_STALENESS:
+        raise ConfigurationError(
+            f"--staleness is {config.staleness}; it may be at most {LARGEST_STALENESS}: the store keeps more "
+            "than so many rounds of gradients"
+        )
 
 
 def _check_local_steps(config: RunConfig) -> None:

@@ -29,7 +29,6 @@ class Decision(NamedTuple):
     progress: Progress
     stop_reason: str
     stop_signal: int
-    training: Evaluation | None
     validation: Evaluation | None
 
 
@@ -48,12 +47,39 @@ def total(evaluations: Sequence[Evaluation | None]) -> Evaluation | None:
     )
 
 
+def ends_with_meeting(config: RunConfig, round_number: int, last_round: int | None) -> bool:
+    """Return whether after this round nothing is missing to any peer, and their weights are one.
+
+    With peers in step that is every round; else each before a checkpoint, and the last.
+    """
+    after, every = round_number + 1, config.checkpoint_every
+    is_before_checkpoint = every > 0 and after % every == 0
+    is_last = after == config.rounds or round_number == last_round
+    return not config.staleness or is_before_checkpoint or is_last
+
+
+def decide_rounds(
+    config: RunConfig, progress: Progress, rounds: Sequence[Sequence[PeerManifest]]
+) -> Decision:
+    """Return what follows from the manifests of no, one or several rounds, oldest first.
+
+    The first reason to stop counts.
+    """
+    decision = Decision(progress, "", 0, None)
+    for manifests in rounds:
+        latest = decide(config, decision.progress, manifests)
+        first = decision if decision.stop_reason else latest
+        decision = Decision(
+            latest.progress, first.stop_reason, first.stop_signal, latest.validation or decision.validation
+        )
+    return decision
+
+
 def decide(config: RunConfig, progress: Progress, manifests: Sequence[PeerManifest]) -> Decision:
     """Return what follows from one round's manifests, given in peer order.
 
     Every peer calls this with the same arguments and so comes to the same decision without a further message.
     """
-    training = total([manifest.training for manifest in manifests])
     validation = total([manifest.validation for manifest in manifests])
     round_number = manifests[0].round
     reason = ""
@@ -68,10 +94,8 @@ def decide(config: RunConfig, progress: Progress, manifests: Sequence[PeerManife
             )
     stopping = [manifest for manifest in manifests if manifest.stop]
     if stopping:
-        return Decision(
-            progress, f"peer {stopping[0].peer} was asked to stop", stopping[0].stop, training, validation
-        )
-    return Decision(progress, reason, 0, training, validation)
+        return Decision(progress, f"peer {stopping[0].peer} was asked to stop", stopping[0].stop, validation)
+    return Decision(progress, reason, 0, validation)
 
 
 def _after_evaluation(

@@ -60,7 +60,7 @@ class PeerMetrics:
         self.registry.register(_Labelled(inner, {"run": config.run, "peer": str(rank)}))
         self._define_rounds(inner)
         self._define_learning(inner)
-        self._define_work(inner)
+        self._define_work(inner, config.staleness)
         self._define_store(inner)
         labels = ["version", "torch"]
         build = Gauge("peerless_build_info", "What this peer is; always 1.", labels, registry=inner)
@@ -100,7 +100,7 @@ class PeerMetrics:
         )
         registry.register(self._latest)
 
-    def _define_work(self, registry: CollectorRegistry) -> None:
+    def _define_work(self, registry: CollectorRegistry, staleness: int) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
@@ -117,6 +117,12 @@ class PeerMetrics:
             "kind",
         )
         _begin(self._object_bytes, _KINDS)
+        self._late = counter(
+            "peerless_gradients_applied",
+            "Gradients of other peers that this one has applied with staleness, by how many rounds late.",
+            "staleness",
+        )
+        _begin(self._late, map(str, range(staleness + 1)))
         self._retries = counter(
             "peerless_retries", "Attempts that were repeated, by the error that made it so.", "reason"
         )
@@ -169,6 +175,8 @@ class PeerMetrics:
         self._hedges_won.inc(record.hedges_won)
         _add(self._function_seconds, record.function_seconds, FUNCTION_PHASES)
         _add(self._object_bytes, record.object_bytes, _KINDS)
+        for late, count in enumerate(record.staleness):
+            self._late.labels(str(late)).inc(count)
         if record.exchange_bytes and record.uncompressed_bytes:
             self._compression.set(record.uncompressed_bytes / record.exchange_bytes)
 

@@ -1,7 +1,7 @@
 """Where peers meet: each writes its manifest of a round, and reads everyone's."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from peer.errors import ObjectMissing, PeerDiverged
@@ -13,6 +13,9 @@ from peer.store.retry import Patience
 from peer.store.s3 import Store
 
 _Manifest = TypeVar("_Manifest", PeerManifest, ReducedManifest, ResidualManifest)
+
+KeyOf = Callable[[str, int, int, int], str]
+"""Where a peer's manifest is, by run, generation, round and peer: of a round, or of a meeting after it."""
 
 _UNTIL_LOST = Patience(total_seconds=math.inf, first_seconds=0.003, longest_seconds=0.1)
 
@@ -45,24 +48,34 @@ class Rendezvous:
         self.num_peers = num_peers
         self._clock = clock
 
-    def publish(self, manifest: PeerManifest) -> None:
+    def publish(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> None:
         """Make this peer's part of a round visible. Everything that it names is stored already.
 
         Raises:
             RankTaken: another process holds this rank now; nothing was written.
         """
         self._membership.confirm()
-        key = keys.peer_manifest(self._run, self._generation, manifest.round, manifest.peer)
+        key = key_of(self._run, self._generation, manifest.round, manifest.peer)
         self._store.put_message(key, manifest)
 
-    def objects_of(self, manifest: PeerManifest) -> list[str]:
+    def objects_of(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> list[str]:
         """Return the keys of a manifest and of all that it names."""
         return [
-            keys.peer_manifest(self._run, self._generation, manifest.round, manifest.peer),
+            key_of(self._run, self._generation, manifest.round, manifest.peer),
             *(part.key for part in manifest.parts),
         ]
 
-    def collect(self, own: PeerManifest) -> Iterator[PeerManifest]:
+    def manifest(self, round_number: int, peer: int) -> PeerManifest:
+        """Return a peer's manifest of a round as soon as it is there; raises PeerLost as `collect`."""
+        key = keys.peer_manifest(self._run, self._generation, round_number, peer)
+        return self._wait_for(key, peer, PeerManifest)
+
+    def manifest_if_there(self, round_number: int, peer: int) -> PeerManifest | None:
+        """Return a peer's manifest of a round, None if it is not there yet."""
+        key = keys.peer_manifest(self._run, self._generation, round_number, peer)
+        return self._store.get_message_if_exists(key, PeerManifest)
+
+    def collect(self, own: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> Iterator[PeerManifest]:
         """Yield every peer's manifest of the round of `own`, in peer order, each as soon as it is there.
 
         Raises:
@@ -73,7 +86,7 @@ class Rendezvous:
             if peer == own.peer:
                 yield own
                 continue
-            key = keys.peer_manifest(self._run, self._generation, own.round, peer)
+            key = key_of(self._run, self._generation, own.round, peer)
             manifest = self._wait_for(key, peer, PeerManifest)
             if manifest.weights_sha256 != own.weights_sha256:
                 raise PeerDiverged(

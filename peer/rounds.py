@@ -2,20 +2,24 @@
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from peer import messages
-from peer.decisions import Decision
+from peer.decisions import Decision, total
 from peer.errors import PeerlessError
 from peer.files import append_line
-from peer.messages import Adaptation, Evaluation, Message, PeerManifest, Usage
+from peer.messages import Adaptation, Evaluation, Message, Usage
+
+if TYPE_CHECKING:
+    # whoever shows records does not wait for torch
+    from peer.exchange.pace import Step
 
 _DIGITS_OF_A_SECOND = 6
 
@@ -68,6 +72,11 @@ class RoundRecord(Message, frozen=True):
     `function_cpu_seconds` the CPU of all; `cpu_seconds` and `peak_rss_bytes` are of the peer's own process,
     the latter since its begin. `hedges` are second attempts of invocations that took long, of which
     `hedges_won` had the first result.
+
+    Of peers that may be apart (`--staleness`), loss, accuracy and `num_samples` are over the samples of the
+    gradients in the round's step, `weights_sha256` is the peer's own, and `validation_*` of so many rounds
+    before. `staleness` has how many of the others' gradients in the step were 0, 1, 2 … rounds late, `lead`
+    how many rounds the peer was ahead of the slowest.
     """
 
     run: str
@@ -102,6 +111,8 @@ class RoundRecord(Message, frozen=True):
     peak_rss_bytes: int = 0
     hedges: int = 0
     hedges_won: int = 0
+    staleness: list[int] = []
+    lead: int = 0
 
 
 class Work:
@@ -208,25 +219,25 @@ class RoundLog:
 
     def write(
         self,
-        manifest: PeerManifest,
+        step: "Step",
         decision: Decision,
         gradient_norm: float,
         phase_seconds: dict[str, float],
         work: dict[str, Any],
-        uncompressed_bytes: int,
-        send_seconds: float,
     ) -> None:
-        """Append one record, of the round of `manifest`."""
+        """Append one record, of the round of this step."""
         cpu_before, self._cpu_seconds = self._cpu_seconds, time.process_time()
+        manifest = step.own
+        training = total([each.training for each in step.manifests])
         record = RoundRecord(
             run=manifest.run,
             peer=manifest.peer,
             round=manifest.round,
             time=time.time(),
             weights_sha256=manifest.weights_sha256,
-            num_samples=decision.training.num_samples if decision.training else 0,
-            loss=mean_loss(decision.training),
-            accuracy=accuracy(decision.training),
+            num_samples=training.num_samples if training else 0,
+            loss=mean_loss(training),
+            accuracy=accuracy(training),
             validation_loss=mean_loss(decision.validation),
             validation_accuracy=accuracy(decision.validation),
             learning_rate=decision.progress.learning_rate,
@@ -235,10 +246,12 @@ class RoundLog:
             peer_samples=manifest.training.num_samples if manifest.training else 0,
             exchange_bytes=sum(part.length for part in manifest.parts),
             micro_batch=manifest.micro_batch,
-            uncompressed_bytes=uncompressed_bytes,
-            send_seconds=send_seconds,
+            uncompressed_bytes=step.uncompressed_bytes,
+            send_seconds=step.send_seconds,
             cpu_seconds=self._cpu_seconds - cpu_before,
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            staleness=step.staleness,
+            lead=step.lead,
             **work,
         )
         append_line(self._path, messages.encode(record))
@@ -252,6 +265,12 @@ def read(path: Path) -> list[RoundRecord]:
         with suppress(msgspec.DecodeError):
             records.append(messages.decode(line, RoundRecord))
     return records
+
+
+def mean_staleness(counts: Sequence[int]) -> float:
+    """Return how many rounds late the gradients were, of which `counts` has how many were 0, 1, 2 … late."""
+    rounds_late = sum(late * count for late, count in enumerate(counts))
+    return rounds_late / max(1, sum(counts))
 
 
 def mean_loss(evaluation: Evaluation | None) -> float | None:

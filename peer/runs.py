@@ -149,7 +149,10 @@ def _fitted(
 def _with_exchange(
     store: Store, config: RunConfig, gradient_bytes: int, say: Callable[[str], None]
 ) -> RunConfig:
-    """Return the configuration with the strategy that suits this store."""
+    """Return the configuration with the strategy that suits this store, or the only one that is possible."""
+    if config.staleness:
+        say("exchange all_gather: the one in which peers need not be in the same round (--staleness)")
+        return replace(config, exchange="all_gather")
     # buffers, which are not compressed, are so few that all may count as parameters here
     compressed_bytes = num_bytes(codec_named(config.compression), gradient_bytes // 4)
     strategy, reason = choice.choose(store, config.run, gradient_bytes, config.num_peers, compressed_bytes)

@@ -21,7 +21,10 @@ from peer.compute import Compute, Means
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart, check_versions, is_adaptive
 from peer.decisions import Progress
 from peer.errors import FunctionError, PeerlessError, StopRequested
+from peer.exchange.bounded_staleness import BoundedStaleness
 from peer.exchange.compressor import Compressor
+from peer.exchange.meeting import Meeting
+from peer.exchange.pace import InStep, Pace
 from peer.exchange.traffic import Traffic
 from peer.fanout import FanOut, Hedging, RetryPolicy
 from peer.garbage import Garbage
@@ -182,7 +185,9 @@ class _Session:
             rendezvous = Rendezvous(
                 store, self.membership, config.run, start.generation, config.num_peers, clock
             )
-            published = Weights(store, garbage, config.run, self.rank, config.num_peers, clock)
+            published = Weights(
+                store, garbage, config.run, self.rank, config.num_peers, clock, config.staleness
+            )
             compressor = _compressor(config)
             residuals = Residuals(store, garbage, rendezvous, compressor, self._first_manifest())
             checkpoints = self._checkpoints(garbage, published, residuals)
@@ -195,7 +200,7 @@ class _Session:
                 weights=published,
                 compute=self._compute(dataset, means),
                 adapter=adapter,
-                exchange=exchange.create(config.exchange, traffic, rendezvous, invoker, fan_out),
+                pace=self._pace(traffic, rendezvous, invoker, fan_out),
                 rendezvous=rendezvous,
                 checkpoints=checkpoints,
                 garbage=garbage,
@@ -231,6 +236,13 @@ class _Session:
             self.config.num_peers,
             on_written=self.accounts.metrics.add_checkpoint,
         )
+
+    def _pace(self, traffic: Traffic, rendezvous: Rendezvous, invoker: Invoker, fan_out: FanOut) -> Pace:
+        config = self.config
+        if not config.staleness:
+            return InStep(exchange.create(config.exchange, traffic, rendezvous, invoker, fan_out))
+        meeting, first_round = Meeting(self.store, rendezvous), self._first_manifest().round
+        return BoundedStaleness(traffic, rendezvous, meeting, config.staleness, self.rank, first_round)
 
     def _compute(self, dataset: DatasetManifest, means: Means) -> Compute:
         config = self.config

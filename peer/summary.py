@@ -57,6 +57,8 @@ class Summary(Message, frozen=True):
     `exchange_bytes` is the size of the gradients that peers put for each other, `compression_ratio` how many
     times as large they were without `compression`. `hedges` are second attempts of invocations that took
     long, of which `hedges_won` had the first result. `plan` is what `--optimize` has chosen and predicted.
+    `staleness` is how many rounds peers might be apart, `late` how many gradients of others they applied
+    0, 1, 2 … rounds late.
     """
 
     run: str
@@ -92,6 +94,8 @@ class Summary(Message, frozen=True):
     hedges: int = 0
     hedges_won: int = 0
     plan: Plan | None = None
+    staleness: int = 0
+    late: list[int] = []
 
 
 def peer_result(rank: int, outcome: Outcome, adaptations: list[Adaptation]) -> PeerResult:
@@ -128,7 +132,9 @@ def summarise(
     """
     last = list({(record.peer, record.round): record for record in records}.values())
     num_peers = max(1, len({record.peer for record in last}))
-    samples = sum({record.round: record.num_samples for record in last}.values())
+    # every peer applies all samples once, but with staleness not in the same rounds
+    any_peer = min((record.peer for record in last), default=0)
+    samples = sum(record.num_samples for record in last if record.peer == any_peer)
     phases = {name: sum(record.phase_seconds[name] for record in last) / num_peers for name in PHASES}
     functions = [record.functions for record in last] if config.compute == "functions" else []
     exchange_bytes, compression_ratio = _compression(last)
@@ -166,6 +172,8 @@ def summarise(
         hedges=sum(record.hedges for record in last),
         hedges_won=sum(record.hedges_won for record in last),
         plan=config.plan,
+        staleness=config.staleness,
+        late=[sum(counts) for counts in zip(*(record.staleness for record in last), strict=True)],
     )
 
 

@@ -1,8 +1,8 @@
-"""The round loop: synchronous data-parallel SGD among peers whose gradients are computed by functions.
+"""The round loop: data-parallel SGD among peers whose gradients are computed by functions.
 
 Barrak et al., "Exploring the Impact of Serverless Computing on Peer To Peer Training Machine Learning" (IC2E
 2023, arXiv 2309.14139), with one step for every `batches_per_round` batches a peer; all of them is the
-paper's setting.
+paper's setting. Peers are in step, or, with `staleness`, so many rounds apart (`peer.exchange.pace`).
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from peer.aggregation import Gradient
 from peer.checkpoint import Checkpoints
 from peer.compute import Compute
 from peer.config import RunConfig, RunStart
-from peer.decisions import Decision, Progress, decide, total
+from peer.decisions import Decision, Progress, decide_rounds, ends_with_meeting, total
 from peer.errors import StopRequested, TrainingDiverged
-from peer.exchange import Exchange
+from peer.exchange import Pace
 from peer.garbage import Garbage
 from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
@@ -35,7 +35,7 @@ class Parts:
     weights: Weights
     compute: Compute
     adapter: Adapter
-    exchange: Exchange
+    pace: Pace
     rendezvous: Rendezvous
     checkpoints: Checkpoints
     garbage: Garbage
@@ -47,7 +47,11 @@ class Parts:
 
 @dataclass
 class State:
-    """What changes from round to round, equal on all peers. The optimizer owns the parameters."""
+    """What changes from round to round; after a meeting it is equal on all peers.
+
+    The optimizer owns the parameters. `last_round` is None while nothing but the run's length ends it;
+    `has_met` says whether there was a meeting just before `round`, or is one after it.
+    """
 
     round: int
     model: FlatState
@@ -55,6 +59,13 @@ class State:
     progress: Progress
     stop_reason: str = ""
     stop_signal: int = 0
+    last_round: int | None = None
+    has_met: bool = True
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the last round is over, and was so for a reason."""
+        return self.last_round is not None and self.round > self.last_round
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class Peer:
         self._config = config
         self._start = start
         self._manifest = manifest
-        self._left: list[str] = []
+        self._left: list[tuple[int, list[str]]] = []
         self._parts = parts
 
     def train(self, state: State) -> Outcome:
@@ -95,7 +106,7 @@ class Peer:
                 checkpoint is complete.
         """
         weights = self._publish(state)
-        while state.round < self._config.rounds and not state.stop_reason:
+        while state.round < self._config.rounds and not state.has_stopped:
             self._round(state, weights)
             state.round += 1
             weights = self._publish(state)
@@ -110,6 +121,7 @@ class Peer:
     def _round(self, state: State, weights: StoredObject) -> None:
         config, parts, clock = self._config, self._parts, self._parts.clock
         manifest = self._manifest_of(state.round, weights)
+        state.has_met = ends_with_meeting(config, state.round, state.last_round)
         parts.adapter.begin(state.round, state.progress.micro_batch)
 
         if config.evaluate_every and state.round % config.evaluate_every == 0:
@@ -127,23 +139,25 @@ class Peer:
                 stop=parts.stop.signal_number,
                 micro_batch=parts.adapter.micro_batch,
             )
-            exchanged = parts.exchange.run(gradient, manifest)
+            step = parts.pace.step(gradient, manifest, is_meeting=state.has_met)
 
         with clock.phase("update"):
-            decision = decide(config, state.progress, exchanged.manifests)
-            gradient_norm = self._update(state, exchanged.mean, decision)
-            self._delete_previous_round(exchanged.objects)
-            manifest = exchanged.manifests[manifest.peer]
-        seconds, work = clock.take(), parts.work.take()
-        sent = exchanged.uncompressed_bytes, exchanged.send_seconds
-        parts.log.write(manifest, decision, gradient_norm, seconds, work, *sent)
+            decision = decide_rounds(config, state.progress, step.decided)
+            gradient_norm = self._update(state, step.mean, decision)
+            self._delete_read(step.read_before)
+            self._left.append((state.round, step.objects))
+        if state.has_met:
+            with clock.phase("exchange"):
+                self._left.append((state.round, parts.pace.meet(state.optimizer, step)))
+        parts.log.write(step, decision, gradient_norm, clock.take(), parts.work.take())
 
     def _publish(self, state: State) -> StoredObject:
         """Return this round's weights once they are in the store, and in a checkpoint if one is due."""
         parts, every = self._parts, self._config.checkpoint_every
         with parts.clock.phase("publish"):
-            weights = parts.weights.publish(state.round, state.model)
-            is_due = state.stop_signal or (every and state.round % every == 0)
+            weights = parts.weights.publish(state.round, state.model, is_shared=state.has_met)
+            is_stopped = state.has_stopped and state.stop_signal
+            is_due = is_stopped or (every and state.round % every == 0)
             if is_due and state.round != self._start.resumed_round:
                 parts.checkpoints.write(state.round, weights, state.optimizer, state.progress)
         return weights
@@ -161,7 +175,10 @@ class Peer:
         state.optimizer.step(mean.values)
         state.model = FlatState(state.optimizer.parameters, mean.buffers, mean.counters)
         state.progress = decision.progress
-        state.stop_reason, state.stop_signal = decision.stop_reason, decision.stop_signal
+        if decision.stop_reason and state.last_round is None:
+            state.stop_reason, state.stop_signal = decision.stop_reason, decision.stop_signal
+            # all peers decide this in the same round, and a run ends with a meeting: this one, or the next
+            state.last_round = state.round if state.has_met else state.round + 1
         return gradient_norm
 
     def _finish(self, state: State, weights: StoredObject) -> Outcome:
@@ -172,7 +189,7 @@ class Peer:
         manifest = replace(manifest, test=test)
         parts.rendezvous.publish(manifest)
         manifests = list(parts.rendezvous.collect(manifest))
-        self._delete_previous_round([])
+        self._delete_read(manifest.round)
         parts.weights.finish()
         return Outcome(
             rounds=state.round,
@@ -187,7 +204,9 @@ class Peer:
         sha256 = weights.checksum.removeprefix("sha256:")
         return replace(self._manifest, round=round_number, weights_sha256=sha256)
 
-    def _delete_previous_round(self, objects: list[str]) -> None:
-        """Whoever has every manifest of a round knows that nobody reads the round before it any more."""
-        self._parts.garbage.delete(self._left)
-        self._left = objects
+    def _delete_read(self, read_before: int) -> None:
+        """Delete what this peer has left in rounds that everybody has read."""
+        for number, objects in self._left:
+            if number < read_before:
+                self._parts.garbage.delete(objects)
+        self._left = [(number, objects) for number, objects in self._left if number >= read_before]

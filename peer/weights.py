@@ -12,6 +12,7 @@ from peer.store.retry import Patience
 from peer.store.s3 import Store
 
 _ROUNDS_KEPT = 2
+"""This round's, and the last one's, which a late attempt may still read."""
 _WAIT_FOR_WRITER = Patience(total_seconds=2.0, first_seconds=0.003, longest_seconds=0.1)
 
 
@@ -40,10 +41,18 @@ class Weights:
         rank: this peer; it writes (and later deletes) the weights of the rounds r with r mod P = rank.
         num_peers: P.
         clock: counts the time in which another peer's weights are not there yet.
+        staleness: how many rounds another peer may be behind, and still read what all share.
     """
 
     def __init__(
-        self, store: Store, garbage: Garbage, run: str, rank: int, num_peers: int, clock: PhaseClock
+        self,
+        store: Store,
+        garbage: Garbage,
+        run: str,
+        rank: int,
+        num_peers: int,
+        clock: PhaseClock,
+        staleness: int = 0,
     ) -> None:
         self._store = store
         self._garbage = garbage
@@ -51,13 +60,15 @@ class Weights:
         self._rank = rank
         self._num_peers = num_peers
         self._clock = clock
-        self._recent: deque[tuple[int, str]] = deque()
+        self._rounds_kept = _ROUNDS_KEPT + staleness
+        self._recent: deque[tuple[int, str, bool]] = deque()
         self._kept: set[str] = set()
 
-    def publish(self, round_number: int, state: FlatState) -> StoredObject:
-        """Return the weights' object once it is in the store: written by one peer, awaited by the others.
+    def publish(self, round_number: int, state: FlatState, *, is_shared: bool = True) -> StoredObject:
+        """Return the weights' object once it is in the store.
 
-        A peer that has waited 2 s writes the same bytes itself, so that no single peer can hold up a round.
+        What all peers share is written by one of them and awaited by the others; a peer that has waited 2 s
+        writes the same bytes itself, so that no single peer can hold up a round.
         """
         encoded = encode(state)
         checksum = encoded.sha256()
@@ -66,10 +77,11 @@ class Weights:
             length=encoded.length,
             checksum=checksum,
         )
-        if round_number % self._num_peers == self._rank or not self._appears(stored.key):
+        is_writer = not is_shared or round_number % self._num_peers == self._rank
+        if is_writer or not self._appears(stored.key):
             self._store.put(stored.key, encoded.chunks, encoded.length)
-        self._recent.append((round_number, stored.key))
-        self._delete_older_than(round_number - _ROUNDS_KEPT + 1)
+        self._recent.append((round_number, stored.key, is_writer))
+        self._delete_older_than(round_number - self._rounds_kept + 1)
         return stored
 
     def keep(self, key: str) -> None:
@@ -79,7 +91,7 @@ class Weights:
     def release(self, key: str) -> None:
         """Delete weights that only a dropped checkpoint named."""
         self._kept.discard(key)
-        if key not in [recent for _, recent in self._recent]:
+        if key not in [recent for _, recent, _ in self._recent]:
             self._garbage.delete([key])
 
     def finish(self) -> None:
@@ -99,7 +111,7 @@ class Weights:
 
     def _delete_older_than(self, round_number: int) -> None:
         while self._recent[0][0] < round_number:
-            old_round, key = self._recent.popleft()
-            in_use = self._kept.union(recent for _, recent in self._recent)
-            if old_round % self._num_peers == self._rank and key not in in_use:
+            _, key, is_writer = self._recent.popleft()
+            in_use = self._kept.union(recent for _, recent, _ in self._recent)
+            if is_writer and key not in in_use:
                 self._garbage.delete([key])

@@ -226,6 +226,8 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
         keys.reduced("R", 1, 2, 3, "5"),
         keys.reduced_manifest("R", 1, 2, 3),
         keys.peer_manifest("R", 1, 2, 3),
+        keys.meeting("R", 1, 2, 3, 6),
+        keys.meeting_manifest("R", 1, 2, 3),
         keys.checkpoint("R", 2, "shared"),
         keys.checkpoint("R", 2, "manifest.json"),
         keys.residual("R", 2, 3),

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from peer.cli.connections import gateway_address, gateway_options, open_store, store_options
 from peer.cli.options import Command
+from peer.cli.report import pace
 from peer.cli.run_options import draft, run_options, take_run_options
 from peer.compression.names import NONE
 from peer.config import RunConfig
@@ -58,8 +59,12 @@ def explain(context: click.Context, /, **options: Any) -> None:
     size = f"{gradient_bytes / 1e6:.2f} MB{codec}"
     click.echo(f"gradient  {size} of {config.model.name}, {config.num_peers} peers")
     click.echo(f"store     {link}")
+    click.echo(f"pace      {pace(config.staleness)}")
+    if config.staleness:
+        click.echo(_meetings(config))
     for estimate in estimates(gradient_bytes, config.num_peers, link, sent_bytes):
-        click.echo(str(estimate))
+        if not config.staleness or estimate.strategy == "all_gather":
+            click.echo(str(estimate))
     if config.compute == "functions":
         config = replace(config, dataset=dataset.id, indivisible_layer=indivisible_layer(model))
         _explain_plans(store, config, dataset, gradient_bytes, options)
@@ -102,4 +107,14 @@ def _row(plan: "Plan") -> str:
     return (
         f"{plan.target}: {plan.batches_per_invocation} an invocation, {replicas}, {passes}, {limit}: "
         f"{plan.round_seconds:.3g} s a round, {plan.gb_seconds:.3g} GB-s"
+    )
+
+
+def _meetings(config: RunConfig) -> str:
+    """Return what peers that may be apart do with late gradients, and when they meet."""
+    every = config.checkpoint_every
+    meetings = f"every {every} rounds, before a checkpoint, and at the end" if every else "at the end"
+    return (
+        "          a gradient that is k rounds late counts 1/(1+k); weights become one "
+        f"{meetings}\n          (docs/decisions/staleness.md)"
     )

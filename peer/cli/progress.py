@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from peer.rounds import RoundRecord
+from peer.rounds import RoundRecord, mean_staleness
 
 _LINES = 12
 _LONGEST_SILENCE_SECONDS = 60.0
@@ -59,6 +59,8 @@ class RunProgress(_Bar):
         if record.validation_accuracy is not None:
             self._validation = f"  held-out {record.validation_accuracy:6.2%}"
         text = f"loss {record.loss or 0:.4f}  accuracy {record.accuracy or 0:6.2%}{self._validation}"
+        if record.staleness:
+            text += f"  {mean_staleness(record.staleness):.1f} rounds late"
         if sys.stderr.isatty():
             self._show_bar(record, text)
         elif self._is_due(record):

@@ -9,6 +9,7 @@ import click
 from peer.adaptation import described
 from peer.compression.names import NONE
 from peer.phases import WAIT
+from peer.rounds import mean_staleness
 
 if TYPE_CHECKING:
     from peer.runs import RunListing
@@ -59,11 +60,21 @@ def print_summary(summary: "Summary", directory: Path | None = None) -> None:
     if summary.function_compression != NONE:
         _line("of functions", summary.function_compression)
     _line("weights", f"sha256 {summary.weights_sha256[:16]}…, the same on all {summary.num_peers} peers")
+    if summary.staleness:
+        _line("", "they depend on timing: another run of this kind has others")
+        _late(summary)
     if directory is not None:
         _line("files", f"{shortest(directory)}/")
         _line("", "summary.json rounds.jsonl config.json model.safetensors")
     click.echo(rule)
     _next(summary)
+
+
+def pace(staleness: int) -> str:
+    """Return in one line how far apart peers may be, and what follows for a run's weights."""
+    if not staleness:
+        return "in step: each round waits for all peers; the same weights, bit for bit, each time"
+    return f"at most {staleness} rounds apart; weights depend on timing: another run has others"
 
 
 def shortest(path: Path) -> Path:
@@ -150,6 +161,13 @@ def _slowest(summary: "Summary") -> None:
     slowest = own[phase]
     text = f"peer {slowest.peer}, {phase} {slowest.seconds:.1f} s; median {slowest.median_seconds:.1f} s"
     _line("slowest", text)
+
+
+def _late(summary: "Summary") -> None:
+    """Tell how many rounds late gradients of others were applied."""
+    on_time = summary.late[0] / max(1, sum(summary.late)) if summary.late else 0.0
+    text = f"{mean_staleness(summary.late):.2f} in the mean, at most {summary.staleness}"
+    _line("rounds late", f"{text}; {on_time:.0%} of gradients not at all")
 
 
 def _next(summary: "Summary") -> None:

@@ -21,7 +21,14 @@ from peer.cli.values import (
     yaml_mapping,
 )
 from peer.compression.names import NONE
-from peer.config import ALL_BATCHES, AUTOMATIC_EXCHANGE, EXCHANGES, RunConfig, validate
+from peer.config import (
+    ALL_BATCHES,
+    AUTOMATIC_EXCHANGE,
+    EXCHANGES,
+    LARGEST_STALENESS,
+    RunConfig,
+    validate,
+)
 from peer.errors import ConfigurationDiffers
 from peer.plans import TARGETS
 
@@ -240,6 +247,14 @@ _OPTIONS = (
         "How peers come to the mean; auto measures the store and says why (`peerless explain`).",
         type=click.Choice([AUTOMATIC_EXCHANGE, *EXCHANGES]),
         default=AUTOMATIC_EXCHANGE,
+    ),
+    _of(
+        _WHERE,
+        "--staleness",
+        "staleness",
+        "Rounds that peers may be apart; 0: in step, the same weights each time.",
+        type=Count(0, LARGEST_STALENESS),
+        default=0,
     ),
     _of(
         _WHERE,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from peer import boxes, messages
 from peer.cli.connections import check_gateway, gateway_address
 from peer.cli.progress import RunProgress
-from peer.cli.report import print_summary, shortest
+from peer.cli.report import pace, print_summary, shortest
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
 from peer.errors import ConfigurationError, OutOfMemory, PeerlessError
 from peer.files import make_folder, replace_file
@@ -134,6 +134,7 @@ def train_here(
     samples = f"{config.num_peers} × {config.batches_per_round or 'all'} × {config.batch_size} samples"
     click.echo(
         f"run {config.run}: {config.num_peers} peers, {config.rounds} rounds of {samples}\n"
+        f"{_pace(config)}"
         f"files in {shortest(surroundings.directory)}/",
         err=True,
     )
@@ -205,6 +206,10 @@ def finish(
         click.echo(messages.encode(found))
     else:
         print_summary(found, directory)
+
+
+def _pace(config: RunConfig) -> str:
+    return f"peers {pace(config.staleness)}\n" if config.staleness else ""
 
 
 def _check_exists(store: Store, run: str) -> None:

@@ -1,16 +1,17 @@
-"""Exchange strategies: how every peer comes to hold the mean of all gradients, bit for bit the same."""
+"""How every peer comes to hold the mean of all gradients, and how far apart peers may be meanwhile."""
 
 from peer.errors import ConfigurationError
 from peer.exchange.all_gather import AllGather
 from peer.exchange.in_function import InFunction
 from peer.exchange.interface import Exchange, Exchanged
+from peer.exchange.pace import Pace
 from peer.exchange.scatter_reduce import ScatterReduce
 from peer.exchange.traffic import Traffic
 from peer.fanout import FanOut
 from peer.invokers import Invoker
 from peer.rendezvous import Rendezvous
 
-__all__ = ["Exchange", "Exchanged", "create"]
+__all__ = ["Exchange", "Exchanged", "Pace", "create"]
 
 
 def create(

@@ -27,11 +27,8 @@ class AllGather:
 
     def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
         """Return the mean over all peers; see `Exchange.run`."""
-        num_parts = max(1, -(-own.values.nbytes // _PART_BYTES))
-        pieces = cut(own, num_parts)
-        where = (manifest.run, manifest.generation, manifest.round, manifest.peer)
-        object_keys = [keys.exchange(*where, number) for number in range(num_parts)]
-        sent = self._traffic.put_parts(manifest, pieces, object_keys)
+        pieces = whole_pieces(own)
+        sent = self._traffic.put_parts(manifest, pieces, exchange_keys(manifest, len(pieces)))
         manifest = replace(manifest, parts=sent.parts, num_samples=own.num_samples)
         self._rendezvous.publish(manifest)
 
@@ -40,22 +37,44 @@ class AllGather:
         def fetches() -> Iterator[Callable[[], Gradient]]:
             for theirs in self._rendezvous.collect(manifest):
                 manifests.append(theirs)
-                if theirs.peer == manifest.peer:
-                    yield from (lambda piece=piece: piece for piece in pieces)
-                else:
-                    yield from self._fetches(theirs, pieces)
+                is_own = theirs.peer == manifest.peer
+                yield from kept(pieces) if is_own else fetched(self._traffic, theirs, pieces)
 
         means = [WeightedMean() for _ in pieces]
         for number, part in enumerate(ahead(fetches())):
-            means[number % num_parts].add(part)
-        mean = assemble(own, num_parts, (mean.result() for mean in means))
+            means[number % len(pieces)].add(part)
+        mean = assemble(own, len(pieces), (mean.result() for mean in means))
         left = self._rendezvous.objects_of(manifest)
         return Exchanged(mean, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
-    def _fetches(self, theirs: PeerManifest, pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
-        if len(theirs.parts) != len(pieces):
-            raise ObjectCorrupt(
-                f"peer {theirs.peer} stored its gradient in {len(theirs.parts)} parts, not {len(pieces)}"
-            )
-        for part, piece in zip(theirs.parts, pieces, strict=True):
-            yield partial(self._traffic.get_part, part, theirs, piece)
+
+def whole_pieces(gradient: Gradient) -> list[Gradient]:
+    """Return views on the parts in which a gradient travels that everybody reads whole."""
+    return cut(gradient, max(1, -(-gradient.values.nbytes // _PART_BYTES)))
+
+
+def exchange_keys(manifest: PeerManifest, num_parts: int) -> list[str]:
+    """Return where the parts of this manifest's gradient are stored."""
+    where = (manifest.run, manifest.generation, manifest.round, manifest.peer)
+    return [keys.exchange(*where, number) for number in range(num_parts)]
+
+
+def kept(pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
+    """Yield what gives this peer's own parts, in their order."""
+    yield from (lambda piece=piece: piece for piece in pieces)
+
+
+def fetched(
+    traffic: Traffic, theirs: PeerManifest, pieces: list[Gradient]
+) -> Iterator[Callable[[], Gradient]]:
+    """Yield what fetches another peer's parts, in their order, each of the shapes of `pieces`.
+
+    Raises:
+        ObjectCorrupt: they are more or fewer; names the peer.
+    """
+    if len(theirs.parts) != len(pieces):
+        raise ObjectCorrupt(
+            f"peer {theirs.peer} stored its gradient in {len(theirs.parts)} parts, not {len(pieces)}"
+        )
+    for part, piece in zip(theirs.parts, pieces, strict=True):
+        yield partial(traffic.get_part, part, theirs, piece)

@@ -51,6 +51,14 @@ class FlatOptimizer:
         """
         return dict(self._optimizer.state[self._parameter])
 
+    def moments(self) -> list[Tensor]:
+        """Return what the optimizer remembers of each parameter, each float32 of shape (P,), ordered by name.
+
+        They are its memory: who changes them changes its next step.
+        """
+        state = self.state_tensors()
+        return [state[name] for name in sorted(state) if state[name].shape == self._parameter.shape]
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state_tensors()`, which are copied: the next step has the bits it would have had.
 

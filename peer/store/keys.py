@@ -125,6 +125,16 @@ def peer_manifest(run_name: str, generation: int, round_number: int, peer: int) 
     return f"{round_prefix(run_name, generation, round_number)}{peer}.json"
 
 
+def meeting(run_name: str, generation: int, round_number: int, peer: int, part: int) -> str:
+    """Return the key of one part of a peer's state after a round, when peers that were apart meet."""
+    return f"{round_prefix(run_name, generation, round_number)}meeting/{peer}/{part}"
+
+
+def meeting_manifest(run_name: str, generation: int, round_number: int, peer: int) -> str:
+    """Return the key under which a peer says where its state after a round is."""
+    return f"{round_prefix(run_name, generation, round_number)}meeting/{peer}.json"
+
+
 def checkpoint(run_name: str, round_number: int, part: str) -> str:
     """Return the key of one object of a checkpoint: `shared` or `manifest.json`."""
     return f"{run(run_name)}checkpoints/{round_number}/{checked(part, 'checkpoint part')}"

@@ -193,3 +193,51 @@ def test_gradient_that_explodes_stops_the_run_with_advice(local_runner: Runner) 
         local_runner.train("explodes", optimizer=type(spec)(name="sgd", learning_rate=1e12), **LOCAL)
 
     assert failure.value.exit_code == TrainingDiverged.exit_code
+
+
+APART = {**LOCAL, "staleness": 2}
+
+
+def test_killed_peer_of_a_run_apart_is_named_and_resume_ends_with_one_result(local_runner: Runner) -> None:
+    kill = once_after_round(4, lambda: os.kill(child_of_rank(2), signal.SIGKILL))
+
+    with pytest.raises(PeerlessError, match=r"peer 2 of run apart-killed .*SIGKILL") as failure:
+        local_runner.train("apart-killed", kill, **APART, compression="topk:0.1")
+    checkpointed = checkpoint.newest(local_runner.store, "apart-killed")
+    records: list[RoundRecord] = []
+    results = local_runner.resume("apart-killed", records.append)
+
+    assert failure.value.exit_code == PeerLost.exit_code
+    assert checkpointed.round >= 3 and len(checkpointed.residuals) == 4
+    assert len({result.weights.checksum for result in results}) == 1
+    assert applied_by_peer(records) == dict.fromkeys(range(4), 3 * (10 - checkpointed.round))
+
+
+def test_signalled_run_apart_checkpoints_after_a_meeting_and_resume_ends_it(local_runner: Runner) -> None:
+    records: list[RoundRecord] = []
+    stop = once_after_round(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    def on_record(record: RoundRecord) -> None:
+        records.append(record)
+        stop(record)
+
+    with pytest.raises(PeerlessError, match="checkpointed") as stopped:
+        local_runner.train("apart-stopped", on_record, **{**APART, "checkpoint_every": 0, "rounds": 20})
+    checkpointed = checkpoint.newest(local_runner.store, "apart-stopped")
+    before = applied_by_peer(records)
+    records.clear()
+    results = local_runner.resume("apart-stopped", records.append)
+
+    assert stopped.value.exit_code == 128 + signal.SIGINT
+    assert 4 + 2 <= checkpointed.round < 20
+    assert before == dict.fromkeys(range(4), 3 * checkpointed.round)
+    assert applied_by_peer(records) == dict.fromkeys(range(4), 3 * (20 - checkpointed.round))
+    assert len({result.weights.checksum for result in results}) == 1
+
+
+def applied_by_peer(records: list[RoundRecord]) -> dict[int, int]:
+    """Return how many gradients of the others each peer has applied."""
+    applied: dict[int, int] = {}
+    for record in records:
+        applied[record.peer] = applied.get(record.peer, 0) + sum(record.staleness)
+    return applied

@@ -19,10 +19,11 @@ MODES: dict[str, dict[str, Any]] = {
     "a gradient a round": {"batches_per_round": 2, "batches_per_invocation": 1},
     "local steps": {"local_steps": 2, "batches_per_round": 2, "batches_per_invocation": 2},
 }
+PACES = {"in step": 0, "apart": 2}
 SHORT = {"num_peers": 2, "rounds": 1, "batch_size": 8, "evaluate_every": 0, "checkpoint_every": 0}
 
-Row = tuple[str, str, str]
-ROWS: list[Row] = list(itertools.product(("functions", "local"), EXCHANGES, MODES))
+Row = tuple[str, str, str, str]
+ROWS: list[Row] = list(itertools.product(("functions", "local"), EXCHANGES, MODES, PACES))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def queueing(runner: Runner) -> Runner:
 
 @pytest.fixture(scope="module")
 def weights_by_setting() -> dict[tuple[str, str], str]:
-    """The weights that a codec and mode end with, whoever computes and exchanges."""
+    """The weights that a codec and mode end with, whoever computes and exchanges, apart or not."""
     return {}
 
 
@@ -46,9 +47,9 @@ def documented() -> dict[Row, dict[str, str]]:
     found: dict[Row, dict[str, str]] = {}
     for line in PAGE.read_text().splitlines():
         cells = [re.sub(r"`", "", cell).strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 3 + len(CODECS) and cells[0] in ("functions", "local"):
-            compute, exchange, mode, *outcomes = cells
-            found[compute, exchange, mode] = dict(zip(CODECS, outcomes, strict=True))
+        if len(cells) == 4 + len(CODECS) and cells[0] in ("functions", "local"):
+            compute, exchange, mode, pace, *outcomes = cells
+            found[compute, exchange, mode, pace] = dict(zip(CODECS, outcomes, strict=True))
     return found
 
 
@@ -61,9 +62,10 @@ def test_page_has_each_combination() -> None:
 def test_combination_is_what_the_page_says(
     runner: Runner, weights_by_setting: dict[tuple[str, str], str], row: Row, codec: str
 ) -> None:
-    compute, exchange, mode = row
+    compute, exchange, mode, pace = row
     name = re.sub(r"[^a-z0-9]+", "-", "-".join([*row, codec]))
     settings = {**SHORT, **MODES[mode], "compute": compute, "exchange": exchange, "compression": codec}
+    settings["staleness"] = PACES[pace]
 
     try:
         results = runner.train(name, **settings)

@@ -5,6 +5,7 @@ import re
 import pytest
 from harness import WITHOUT_FUNCTIONS, Runner
 
+from peer.rounds import RoundRecord
 from peer.store import keys
 
 pytestmark = pytest.mark.slow
@@ -25,11 +26,16 @@ def test_store_after_200_rounds_is_as_large_as_after_20(local_runner: Runner) ->
     assert long == pytest.approx(short, rel=0.1)
 
 
-@pytest.mark.parametrize("strategy", WITHOUT_FUNCTIONS)
-def test_finished_run_has_only_its_result_and_two_checkpoints(local_runner: Runner, strategy: str) -> None:
-    local_runner.train(strategy, compute="local", rounds=6, evaluate_every=0, exchange=strategy)
+@pytest.mark.parametrize(
+    ("strategy", "staleness"), [*((name, 0) for name in WITHOUT_FUNCTIONS), ("all_gather", 2)]
+)
+def test_finished_run_has_only_its_result_and_two_checkpoints(
+    local_runner: Runner, strategy: str, staleness: int
+) -> None:
+    run, settings = f"{strategy}-{staleness}", {"exchange": strategy, "staleness": staleness}
+    local_runner.train(run, compute="local", rounds=6, evaluate_every=0, **settings)
 
-    prefix = keys.run(strategy)
+    prefix = keys.run(run)
     found = {key.removeprefix(prefix) for key, _ in local_runner.store.list(prefix)}
 
     assert {re.sub(r"[0-9a-f]{64}", "SHA", key) for key in found} == {
@@ -42,6 +48,20 @@ def test_finished_run_has_only_its_result_and_two_checkpoints(local_runner: Runn
         *(f"g0/rounds/6/{peer}.json" for peer in range(4)),
         *(f"members/{peer}.json" for peer in range(4)),
     }
+
+
+def test_run_of_peers_apart_keeps_few_rounds(local_runner: Runner) -> None:
+    staleness, num_rounds, most = 2, 40, 0
+
+    def count(_record: RoundRecord) -> None:
+        nonlocal most
+        stored = [key for key, _ in local_runner.store.list(keys.generation("apart", 0))]
+        most = max(most, len({match[1] for key in stored if (match := re.search(r"/rounds/(\d+)/", key))}))
+
+    small = {"compute": "local", "num_peers": 2, "batch_size": 2, "evaluate_every": 0, "checkpoint_every": 0}
+    local_runner.train("apart", count, rounds=num_rounds, staleness=staleness, **small)
+
+    assert 2 <= most <= num_rounds / 2
 
 
 def test_kept_objects_are_kept(local_runner: Runner) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from peer.aggregation import Gradient, WeightedMean
+from peer.aggregation import DampedMean, Gradient, WeightedMean, damping
 
 
 def gradient(seed: int, num_samples: int) -> Gradient:
@@ -62,3 +62,31 @@ def test_mean_of_unequal_shapes_raises_and_keeps_what_it_has() -> None:
         mean.add(other)
 
     torch.testing.assert_close(mean.result().values, gradient(1, 64).values)
+
+
+def test_damped_mean_of_fresh_gradients_has_the_bits_of_the_mean() -> None:
+    damped, mean = DampedMean(), WeightedMean()
+
+    for seed in range(4):
+        damped.add(gradient(seed, 10 + seed), staleness=0)
+        mean.add(gradient(seed, 10 + seed))
+    found, expected = damped.result(round_samples=46), mean.result()
+
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(found.buffers, expected.buffers)
+    assert torch.equal(found.counters, expected.counters)
+    assert found.num_samples == expected.num_samples
+
+
+def test_damped_mean_counts_a_late_gradient_less_and_the_others_as_without_it() -> None:
+    damped = DampedMean()
+
+    damped.add(gradient(1, 10), staleness=0)
+    damped.add(gradient(2, 30), staleness=2)
+    found = damped.result(round_samples=80)
+
+    fresh, late = gradient(1, 10), gradient(2, 30)
+    torch.testing.assert_close(found.values, (10 * fresh.values + 30 * late.values / 3) / 80)
+    torch.testing.assert_close(found.buffers, (10 * fresh.buffers + 10 * late.buffers) / 20)
+    assert found.num_samples == 40
+    assert [damping(rounds) for rounds in (0, 1, 4)] == [1.0, 0.5, 0.2]

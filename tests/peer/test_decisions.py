@@ -5,7 +5,7 @@ from harness import SMALL
 from msgspec.structs import replace
 
 from peer.config import EarlyStopSpec, PlateauSpec, RunConfig
-from peer.decisions import Progress, decide, total
+from peer.decisions import Progress, decide, decide_rounds, ends_with_meeting, total
 from peer.messages import Evaluation, PeerManifest
 
 STOP_AFTER_TWO = replace(SMALL, early_stop=EarlyStopSpec(patience=2))
@@ -107,3 +107,36 @@ def test_next_round_begins_with_the_smallest_micro_batch(
     decision = decide(SMALL, Progress(learning_rate=1.0, micro_batch=before), found)
 
     assert decision.progress.micro_batch == after
+
+
+def test_rounds_are_decided_one_after_the_other() -> None:
+    rounds = [manifests(number, loss) for number, loss in enumerate((2.0, 1.0, 1.5))]
+
+    together = decide_rounds(STOP_AFTER_TWO, Progress(learning_rate=1.0), rounds)
+
+    one_by_one, _ = after(STOP_AFTER_TWO, [2.0, 1.0, 1.5])
+    assert together.progress == one_by_one
+    assert together.validation == total([manifest.validation for manifest in rounds[-1]])
+
+
+def test_no_round_decides_nothing_and_the_first_reason_to_stop_counts() -> None:
+    progress = Progress(learning_rate=1.0)
+    signalled = [manifests(3, stop=(0, number, 0, 0)) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    nothing = decide_rounds(SMALL, progress, [])
+    stopped = decide_rounds(SMALL, progress, [*signalled, manifests(5)])
+
+    assert (nothing.progress, nothing.stop_reason, nothing.stop_signal) == (progress, "", 0)
+    assert (stopped.stop_reason, stopped.stop_signal) == ("peer 1 was asked to stop", signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("staleness", "every", "last_round", "meetings"),
+    [(0, 0, None, [0, 1, 2, 3, 4, 5]), (2, 3, None, [2, 5]), (2, 0, None, [5]), (2, 4, 1, [1, 3, 5])],
+)
+def test_peers_meet_before_checkpoints_and_after_the_last_round(
+    staleness: int, every: int, last_round: int | None, meetings: list[int]
+) -> None:
+    config = replace(SMALL, rounds=6, staleness=staleness, checkpoint_every=every)
+
+    assert [number for number in range(6) if ends_with_meeting(config, number, last_round)] == meetings

@@ -87,6 +87,16 @@ def test_add_round_counts_what_the_record_says() -> None:
     assert value(metrics, "peerless_object_bytes_total", kind="function_put") == 60
 
 
+def test_gradients_of_others_are_counted_by_how_late_they_were() -> None:
+    metrics = metrics_of(staleness=2)
+
+    metrics.add_round(record_of(0, staleness=[2, 0, 1]))
+    metrics.add_round(record_of(1, staleness=[3, 1, 0]))
+
+    counted = [value(metrics, "peerless_gradients_applied_total", staleness=str(late)) for late in range(4)]
+    assert counted == [5, 1, 1, None]
+
+
 def test_store_errors_are_those_that_are_no_answer() -> None:
     metrics = metrics_of()
 

@@ -25,6 +25,8 @@ OPTIONS = {
     "rate 0": (["train", "--learning-rate", "0"], "--learning-rate"),
     "epochs infinite": (["train", "--epochs", "inf"], "--epochs"),
     "timeout of years": (["train", "--invocation-timeout", "1e9"], "--invocation-timeout"),
+    "apart, and reduced": (["train", "--staleness", "2", "--exchange", "scatter_reduce"], "take all_gather"),
+    "far apart": (["train", "--staleness", "1000"], "--staleness"),
     "steps and batches": (["train", "--local-steps", "8", "--batches-per-round", "12"], "a multiple of them"),
     "steps and packing": (
         ["train", "--local-steps", "8", "--batches-per-invocation", "2"],

@@ -65,6 +65,7 @@ def record(round_number: int, **changes: object) -> RoundRecord:
         "function_seconds": {},
         "retries": {},
         "object_bytes": {},
+        "staleness": [],
         "validation_loss": None,
         "validation_accuracy": None,
     }
@@ -92,6 +93,15 @@ def test_summary_of_local_compute_leaves_functions_out(capsys):
     assert "--compute local" not in text
 
 
+def test_summary_of_peers_apart_says_how_late_and_that_timing_counts(capsys):
+    print_summary(replace(SUMMARY, staleness=2, late=[6, 1, 1]))
+
+    text = capsys.readouterr().out
+    assert "  rounds late      0.38 in the mean, at most 2; 75% of gradients not at all\n" in text
+    assert "depend on timing" in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
 def test_path_is_relative_only_below_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
@@ -117,6 +127,13 @@ def test_progress_of_a_run_of_many_rounds_has_a_line_a_minute(capsys):
             progress.update(record(number, time=1e9 + 10 * number))
 
     assert len(capsys.readouterr().err.splitlines()) == 10
+
+
+def test_progress_of_peers_apart_says_how_late_gradients_were(capsys):
+    with RunProgress(2) as progress:
+        progress.update(record(0, staleness=[1, 0, 1]))
+
+    assert capsys.readouterr().err.rstrip().endswith("1.0 rounds late")
 
 
 def test_progress_of_a_resumed_run_begins_where_it_goes_on(capsys):
