@@ -10,6 +10,9 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((CHECKOUT / "scripts" / "experiments").glob("*.sh"))
+MEMORY = "memory-pressure"
+MATRICES = [script.stem for script in SCRIPTS if script.stem != MEMORY]
+FOLDER = "experiments/some"
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,12 @@ class FakeCheckout:
 
     directory: Path
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, script: str = MEMORY, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("PEERLESS_")}
         return subprocess.run(
-            [self.directory / "scripts/experiments/memory-pressure.sh", *arguments],
+            [self.directory / f"scripts/experiments/{script}.sh", *arguments],
             env={**own, **environment},
             capture_output=True,
             text=True,
@@ -38,7 +43,8 @@ class FakeCheckout:
 def checkout(tmp_path: Path) -> FakeCheckout:
     for folder in ("scripts/experiments", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
-    shutil.copy(CHECKOUT / "scripts/experiments/memory-pressure.sh", tmp_path / "scripts/experiments")
+    for script in [*SCRIPTS, CHECKOUT / "scripts/experiment.sh"]:
+        shutil.copy(script, tmp_path / script.parent.relative_to(CHECKOUT))
     write_program(tmp_path / "scripts/install.sh", "echo install >>calls")
     write_program(tmp_path / ".venv/bin/peerless", 'echo "$*" >>calls; [ "$1" != "${FAILING:-}" ]')
     return FakeCheckout(tmp_path)
@@ -85,3 +91,40 @@ def test_script_hands_on_how_the_experiment_ended_having_ended_its_platform(chec
 
     assert checkout.run().returncode == 26
     assert checkout.calls[-2:] == ["experiment", "down"]
+
+
+@pytest.fixture
+def runs_matrices(checkout: FakeCheckout) -> FakeCheckout:
+    """A checkout whose `peerless experiment run` ends with $ENDS_WITH, and prints a folder unless stopped."""
+    write_program(
+        checkout.directory / ".venv/bin/peerless",
+        'echo "$*" >>calls\n[ "$2" = run ] || exit 0\n'
+        f'[ "${{ENDS_WITH:-0}}" = 130 ] || echo {FOLDER}\nexit "${{ENDS_WITH:-0}}"',
+    )
+    return checkout
+
+
+@pytest.mark.parametrize("script", MATRICES)
+def test_script_of_a_matrix_runs_its_preset_and_makes_the_report(runs_matrices, script: str) -> None:
+    outcome = runs_matrices.run("--quick", "--set", "peers=2", script=script)
+
+    assert outcome.returncode == 0
+    run = f"experiment run {script} --quick --set peers=2"
+    assert runs_matrices.calls == ["install", run, f"experiment report {FOLDER}"]
+
+
+def test_script_of_a_matrix_with_failed_cells_makes_the_report_and_hands_the_code_on(runs_matrices) -> None:
+    assert runs_matrices.run(script="peers", ENDS_WITH="1").returncode == 1
+    assert runs_matrices.calls[-1] == f"experiment report {FOLDER}"
+
+
+def test_script_of_a_matrix_that_was_stopped_makes_no_report(runs_matrices) -> None:
+    assert runs_matrices.run(script="peers", ENDS_WITH="130").returncode == 130
+    assert runs_matrices.calls == ["install", "experiment run peers"]
+
+
+def test_script_of_a_matrix_with_a_gateway_elsewhere_starts_and_ends_nothing(runs_matrices) -> None:
+    outcome = runs_matrices.run(script="paper", PEERLESS_GATEWAY="http://gateway.example:8080")
+
+    assert outcome.returncode == 0
+    assert not {"up", "down"} & {word for call in runs_matrices.calls for word in call.split()}

@@ -97,7 +97,7 @@ def run(
     output: Path,
     **options: Any,
 ) -> None:
-    """Run the cells of a matrix that have not been run."""
+    """Run the cells of a matrix that have not been run; then print the experiment's folder."""
     asked = _asked(where, quick, overrides)
     planned = plan(asked)
     directory = output / asked.name
@@ -239,7 +239,8 @@ def _conclude(asked: Matrix, planned: Sequence[Planned], done: Sequence[CellReco
     """
     wanted = {each.cell.id for each in planned}
     counts = _counts([record for record in records.latest(done) if record.id in wanted])
-    _say(f"experiment {asked.name}: {_counted(counts)}; {shortest(directory)}/{records.CELLS}")
+    _say(f"experiment {asked.name}: {_counted(counts)}")
+    click.echo(directory)
     if failed := counts.get("failed", 0) + counts.get("timed_out", 0):
         raise PeerlessError(
             f"{failed} of {len(planned)} cells did not end well: `peerless experiment show` says why, and "

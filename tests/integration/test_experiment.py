@@ -16,7 +16,10 @@ from peer.store.retry import Patience, poll
 
 pytestmark = pytest.mark.slow
 
-COMMAND = (sys.executable, "-m", "peer", "experiment", "run", "smoke", "--quick", "--output")
+COMMAND = (
+    *(sys.executable, "-m", "peer", "experiment", "run", "smoke", "--quick"),
+    *("--outage-patience", "10", "--output"),
+)
 PATIENCE = Patience(total_seconds=300.0, first_seconds=0.05, longest_seconds=0.2)
 
 
@@ -25,13 +28,16 @@ def environment(directory: Path) -> dict[str, str]:
     return own | {"XDG_STATE_HOME": str(directory / "state-home"), "PYTHONPATH": str(CHECKOUT)}
 
 
-def test_smoke_that_is_killed_goes_on_and_ends_with_every_variant_measured(tmp_path: Path) -> None:
+def test_smoke_without_its_gateway_and_killed_goes_on_and_has_every_variant_measured(tmp_path: Path) -> None:
     output = tmp_path / "out"
     directory = output / "smoke-quick"
     first = subprocess.Popen([*COMMAND, output], env=environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    # the folder is there before the cell's process has come to the gateway
+    assert poll(lambda: next((directory / "runs").glob("*"), None), PATIENCE)
+    kill_gateway(directory / "platform")
     assert poll(lambda: records.read_cells(directory) or None, PATIENCE)
     os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    _, said = first.communicate()
     before = records.read_cells(directory)
 
     second = subprocess.run(
@@ -39,6 +45,9 @@ def test_smoke_that_is_killed_goes_on_and_ends_with_every_variant_measured(tmp_p
     )
 
     assert second.returncode == 0, second.stderr
+    assert second.stdout.splitlines() == [str(directory)]
+    assert "gateway or store were away meanwhile; once again" in said
+    assert "it is started again" in said
     assert f"3 cells, {len(before)} of them done" in second.stderr
     assert "left)" in second.stderr
     found = records.read_cells(directory)
@@ -53,6 +62,12 @@ def test_smoke_that_is_killed_goes_on_and_ends_with_every_variant_measured(tmp_p
     assert box.memory_held_by or "not held" in box.note
     assert not (directory / "platform").exists()
     assert Platform(directory / "platform").gateway_address() is None
+
+
+def kill_gateway(state_dir: Path) -> None:
+    gateway = Platform(state_dir).state().gateway
+    assert gateway is not None
+    os.kill(gateway.process.pid, signal.SIGKILL)
 
 
 def check_measured(cells: dict[str, CellRecord]) -> None:
