@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from peer.errors import StoreError, StoreUnreachable
+from peer.store.addresses import Address, Addresses, Name
 from peer.store.checksums import Buffer, slices
 from peer.store.refusals import redacted
 
@@ -25,7 +26,10 @@ class Timeouts:
 
 
 class Connections:
-    """Idle connections by origin: never more than one for each thread that was inside a request at once."""
+    """Idle connections by origin: never more than one for each thread that was inside a request at once.
+
+    After an answer of 500 or more, or a lost connection, other addresses of the name are tried first.
+    """
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
@@ -34,7 +38,8 @@ class Connections:
     def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._addresses = Addresses()
+        self._idle: dict[tuple[str, str], list[_Connection]] = {}
 
     @contextmanager
     def response(
@@ -52,29 +57,32 @@ class Connections:
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         headers = {"Host": parts.netloc, **headers}
         connection = self._take(parts.scheme, parts.netloc)
-        is_complete = False
+        is_reusable = False
         try:
             try:
                 response = self._exchange(connection, method, target, headers, chunks)
             except _Stale:
                 response = self._exchange(connection, method, target, headers, chunks)
+            if response.status >= 500:
+                self._turn_from(connection)
             try:
                 yield response
             except StoreError:
-                is_complete = _is_drained(response)
+                is_reusable = _is_reusable(response)
                 raise
-            is_complete = _is_drained(response)
+            is_reusable = _is_reusable(response)
         except ssl.SSLCertVerificationError as error:
             raise StoreError(
                 f"{method} {redacted(url)}: the certificate is not trusted ({error.verify_message}); "
                 "name its authority in SSL_CERT_FILE"
             ) from error
         except (OSError, http.client.HTTPException) as error:
+            self._turn_from(connection)
             raise StoreUnreachable(
                 f"{method} {redacted(url)}: {error or type(error).__name__}; is the store running?"
             ) from error
         finally:
-            if is_complete:
+            if is_reusable:
                 self._keep(parts.scheme, parts.netloc, connection)
             else:
                 connection.close()
@@ -86,24 +94,31 @@ class Connections:
                 connection.close()
         self._reset()
 
-    def _take(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
+    def _take(self, scheme: str, netloc: str) -> "_Connection":
         if self._process != os.getpid():
             self.close()  # closes this process's copies only; the parent's connections go on
         with self._lock:
             idle = self._idle.get((scheme, netloc))
             if idle:
                 return idle.pop()
-        if scheme == "https":
-            return http.client.HTTPSConnection(netloc, context=ssl.create_default_context())
-        return http.client.HTTPConnection(netloc)
+        return _Connection(scheme, netloc)
 
-    def _keep(self, scheme: str, netloc: str, connection: http.client.HTTPConnection) -> None:
+    def _keep(self, scheme: str, netloc: str, connection: "_Connection") -> None:
         with self._lock:
             self._idle.setdefault((scheme, netloc), []).append(connection)
 
+    def _turn_from(self, connection: "_Connection") -> None:
+        """Have the name's other addresses tried first."""
+        self._addresses.turn_from(connection.name, connection.address)
+        with self._lock:
+            for idle in self._idle.values():
+                for other in [each for each in idle if each.address == connection.address]:
+                    idle.remove(other)
+                    other.close()
+
     def _exchange(
         self,
-        connection: http.client.HTTPConnection,
+        connection: "_Connection",
         method: str,
         target: str,
         headers: Mapping[str, str],
@@ -111,12 +126,7 @@ class Connections:
     ) -> http.client.HTTPResponse:
         is_kept = connection.sock is not None
         if not is_kept:
-            connection.timeout = self._timeouts.connect_seconds
-            connection.connect()
-            if connection.sock.getsockname() == connection.sock.getpeername():
-                # a connection to an unused port of this machine may be given that very port as its own
-                raise ConnectionRefusedError("nothing listens there")
-            connection.sock.settimeout(self._timeouts.read_seconds)
+            connection.open(self._addresses, self._timeouts)
         try:
             return _send(connection, method, target, headers, chunks)
         except ConnectionError as error:
@@ -126,8 +136,29 @@ class Connections:
             raise
 
 
-def _is_drained(response: http.client.HTTPResponse) -> bool:
-    """Return whether the body is read to its end, which leaves the connection usable."""
+class _Connection(http.client.HTTPConnection):
+    """One to an origin; knows which of the name's addresses it leads to."""
+
+    def __init__(self, scheme: str, netloc: str) -> None:
+        parts = urlsplit(f"{scheme}://{netloc}")
+        self._is_secure = scheme == "https"
+        self.name: Name = (parts.hostname or "", parts.port or (443 if self._is_secure else 80))
+        self.address: Address = None
+        super().__init__(*self.name)
+
+    def open(self, addresses: Addresses, timeouts: Timeouts) -> None:
+        """Connect; raises OSError."""
+        connected, self.address = addresses.connect(self.name, timeouts.connect_seconds)
+        if self._is_secure:
+            connected = ssl.create_default_context().wrap_socket(connected, server_hostname=self.name[0])
+        connected.settimeout(timeouts.read_seconds)
+        self.sock = connected
+
+
+def _is_reusable(response: http.client.HTTPResponse) -> bool:
+    """Return whether the server does its work, and the body is read to its end."""
+    if response.status >= 500:
+        return False
     response.read(_LONGEST_REST_BYTES)
     return response.isclosed() and not response.will_close
 

@@ -115,6 +115,17 @@ class Store:
         self._transfer.close()
         self._client._http.clear()
 
+    def with_patience(self, patience: Patience, timeouts: Timeouts) -> "Store":
+        """Return another one of the same bucket, told alike; it has connections of its own."""
+        return Store(
+            self.address,
+            patience=patience,
+            timeouts=timeouts,
+            on_transfer=self._on_transfer,
+            on_retry=self._on_retry,
+            on_request=self._on_request,
+        )
+
     def put(self, key: str, chunks: Sequence[Buffer], length: int) -> None:
         """Store `length` bytes of `chunks` under `key`, replacing what was there; sent without a copy."""
         self._with_url("PUT", key, lambda url: self._transfer.put(url, chunks, length))

@@ -7,6 +7,7 @@ fifth machine, or one on each of the four.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ except urllib.error.HTTPError as error:
 except OSError:
     print(0)
 """
+_ESTABLISHED = "01"  # in /proc/net/tcp
 RUN_OPTIONS = ["--peers", "4", "--dataset", "synthetic-640-1x20x20", "--rounds", str(ROUNDS)]
 RUN_OPTIONS += ["--model-arguments", "{input_size: 20}", "--batch-size", "16", "--evaluate-every", "4"]
 LONG = Patience(total_seconds=240.0, longest_seconds=0.2)
@@ -147,22 +149,41 @@ class Site:
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def kill_server_during(self, run: str, machine: int, victim: int) -> None:
-        """Kill a server once a run is well on its way, and show that the run was not over then."""
+    def kill_server_during(self, run: str, machine: int, victim: int) -> int:
+        """Kill a server once a run is well on its way, and show that the run was not over then.
+
+        Returns how many connections from the gateway's machine the server had.
+        """
         assert poll(lambda: is_past(self.rounds(run, machine), FAULT_AFTER_ROUND) or None, LONG)
+        connections = self._num_connections(victim)
         self.servers[victim].kill()
         self.servers[victim].wait()
         assert not is_past(self.rounds(run, machine), ROUNDS - 1)
+        return connections
 
     def status_of(self, number: int, path: str) -> int:
         """Return the HTTP status that a server answers a health check with; 0 if it does not answer."""
         url = f"http://minio-{number}.example:9000/minio/health/{path}"
-        with (self.directory / "health.log").open("w+b") as output:
-            status = [sys.executable, "-I", "-S", "-c", _STATUS, url]
-            process = self.machines.start(GATEWAY_MACHINE, status, os.environ, output)
-            process.wait()
+        return int(self._answer(GATEWAY_MACHINE, [sys.executable, "-I", "-S", "-c", _STATUS, url]))
+
+    def is_whole(self) -> bool:
+        """Return whether each server sees so many of the others that any one may go."""
+        return all(self.status_of(number, "cluster?maintenance=true") == 200 for number in SERVERS)
+
+    def _num_connections(self, number: int) -> int:
+        client = socket.inet_aton(self.machines.address(GATEWAY_MACHINE))[::-1].hex().upper()
+        listed = self._answer(number, ["cat", "/proc/net/tcp6"])  # MinIO listens to both IPv6 and IPv4
+        sockets = [line.split() for line in listed.splitlines()]
+        return sum(
+            local.endswith(f":{9000:04X}") and remote.split(":")[0].endswith(client) and state == _ESTABLISHED
+            for _, local, remote, state, *_ in sockets
+        )
+
+    def _answer(self, machine: int, command: list[str]) -> str:
+        with (self.directory / "answer").open("w+") as output:
+            self.machines.start(machine, command, os.environ, output.buffer).wait()
             output.seek(0)
-            return int(output.read())
+            return output.read()
 
     def _output(self, name: str) -> Path:
         return self.directory / f"{name}.log"
@@ -193,12 +214,11 @@ def test_server_in_use_that_is_killed_changes_no_bit(site: Site, undisturbed: st
     victim = SERVERS[0]  # the first address of the name that the peers have
     training = site.train("without-one")
 
-    site.kill_server_during("without-one", GATEWAY_MACHINE, victim)
+    connections = site.kill_server_during("without-one", GATEWAY_MACHINE, victim)
     weights = site.weights("without-one", GATEWAY_MACHINE, training)
 
-    records = site.rounds("without-one", GATEWAY_MACHINE)
-    assert len(records) == 4 * ROUNDS
-    assert any("StoreUnreachable" in record["retries"] for record in records)
+    assert connections > 0
+    assert len(site.rounds("without-one", GATEWAY_MACHINE)) == 4 * ROUNDS
     assert weights == undisturbed
     assert_is_missed_and_comes_back(site, victim)
 
@@ -216,11 +236,10 @@ def test_one_peer_a_machine_and_another_server_killed_change_no_bit(site: Site, 
 
 def assert_is_missed_and_comes_back(site: Site, victim: int) -> None:
     """Show that a server is away, that no other may be, and that it comes back."""
-    other = SERVERS[1]
     assert [site.status_of(number, "live") for number in SERVERS].count(0) == 1
-    assert site.status_of(other, "cluster?maintenance=true") == 412
+    assert not site.is_whole()
     site.start_server(victim)
-    assert poll(lambda: site.status_of(other, "cluster?maintenance=true") == 200 or None, LONG)
+    assert poll(lambda: site.is_whole() or None, LONG)
 
 
 def is_past(records: list[dict[str, Any]], round: int) -> bool:

@@ -38,23 +38,24 @@ NEEDS_PSI = "function:memory_pressure_ratio:rate1m"
 @pytest.fixture(scope="module")
 def eventful_run(starved_run: StarvedRun) -> StarvedRun:
     """The starved run, after an outage of the store and with asynchronous calls: nothing is rightly empty."""
-    eventually(lambda: _store_has_failed(starved_run), "peers count the requests that failed")
+    _have_the_store_fail(starved_run)
     eventually(lambda: _queued(starved_run), "asynchronous calls wait")
     return starved_run
 
 
-def _store_has_failed(run: StarvedRun) -> bool:
-    """Return whether peers have counted failed requests; if not, have the store fail, and the run go on.
+def _have_the_store_fail(run: StarvedRun) -> None:
+    """Kill the store, until Prometheus knows of a peer's failed request; then the run goes on."""
 
-    One outage may be over before any peer has a request: meanwhile functions compute, and fail instead.
-    """
-    if any(sample.value for sample in run.prometheus.now("sum(peerless_store_errors_total)")):
-        return True
+    def has_failed() -> bool:
+        return any(sample.value for sample in run.prometheus.now("sum(peerless_store_errors_total)"))
+
+    if has_failed():
+        return
     run.platform.kill("store")
+    eventually(has_failed, "peers count the requests that failed")
     run.platform.up()
     rounds = run.num_rounds()
     eventually(lambda: run.num_rounds() > rounds + 3, "the run goes on")
-    return False
 
 
 def _queued(run: StarvedRun) -> bool:

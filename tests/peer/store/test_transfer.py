@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from parts import program
@@ -23,12 +23,13 @@ EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 class ScriptedServer:
     """Answers each request, in order, with given bytes, and then hangs up or keeps the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.answers: list[tuple[bytes, bool]] = []
         self.requests: list[bytes] = []
         self.num_connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/bucket/a/key?X-Amz-Signature=secret"
+        self._listener = socket.create_server((host, port))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://{host}:{self.port}/bucket/a/key?X-Amz-Signature=secret"
         self._thread = threading.Thread(target=self._serve)
 
     def start(self, *answers: tuple[bytes, bool]) -> str:
@@ -101,6 +102,51 @@ def test_get_on_connection_that_went_stale_connects_again(
 
     assert transfer.get(url) == b"hello"
     assert server.num_connections == 2
+
+
+@pytest.fixture
+def second_server(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    """Another server at the same port; the name two.test has the addresses of both, the first one first."""
+    second = ScriptedServer("127.0.0.2", server.port)
+    resolve = socket.getaddrinfo
+
+    def resolve_name(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        addresses = ["127.0.0.1", "127.0.0.2"] if host == "two.test" else [host]
+        return [found for each in addresses for found in resolve(each, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_name)
+    yield second
+    second.join()
+
+
+def test_put_after_an_answer_of_503_goes_to_the_names_next_address_and_stays_there(
+    server: ScriptedServer, second_server: ScriptedServer, transfer: HttpTransfer
+) -> None:
+    url = server.start((OK, True), (b"HTTP/1.1 503 SlowDown\r\nContent-Length: 0\r\n\r\n", True))
+    second_server.start((OK, True), (OK, True))
+    url = url.replace("127.0.0.1", "two.test")
+    transfer.get(url)
+
+    with pytest.raises(StoreUnreachable, match="503"):
+        transfer.put(url, [b"12345"], 5)
+    transfer.put(url, [b"12345"], 5)
+    transfer.get(url)
+
+    assert [request[:3] for request in server.requests] == [b"GET", b"PUT"]
+    assert [request[:3] for request in second_server.requests] == [b"PUT", b"GET"]
+    assert second_server.num_connections == 1
+
+
+def test_get_after_a_lost_connection_goes_to_the_names_next_address(
+    server: ScriptedServer, second_server: ScriptedServer, transfer: HttpTransfer
+) -> None:
+    url = server.start((OK[:-1], False)).replace("127.0.0.1", "two.test")
+    second_server.start((OK, True))
+
+    with pytest.raises(StoreUnreachable):
+        transfer.get(url)
+
+    assert transfer.get(url) == b"hello"
 
 
 def test_get_of_truncated_body_is_unreachable(server: ScriptedServer, transfer: HttpTransfer) -> None:
