@@ -1,6 +1,6 @@
 """Decisions that change or end a run: pure functions of what every peer reads in one round's manifests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -83,8 +83,8 @@ def decide(config: RunConfig, progress: Progress, manifests: Sequence[PeerManife
     validation = total([manifest.validation for manifest in manifests])
     round_number = manifests[0].round
     reason = ""
-    split = [manifest.micro_batch for manifest in manifests if manifest.micro_batch]
-    progress = msgspec.structs.replace(progress, micro_batch=min(split, default=0))
+    micro_batch = smallest_split(manifest.micro_batch for manifest in manifests)
+    progress = msgspec.structs.replace(progress, micro_batch=micro_batch)
     if validation is not None and validation.num_samples:
         progress = _after_evaluation(config, progress, round_number, validation)
         if 0 < config.early_stop.patience <= progress.evaluations_since_best:
@@ -96,6 +96,11 @@ def decide(config: RunConfig, progress: Progress, manifests: Sequence[PeerManife
     if stopping:
         return Decision(progress, f"peer {stopping[0].peer} was asked to stop", stopping[0].stop, validation)
     return Decision(progress, reason, 0, validation)
+
+
+def smallest_split(micro_batches: Iterable[int]) -> int:
+    """Return the smallest of these micro-batches, of which 0 stands for whole batches."""
+    return min((size for size in micro_batches if size), default=0)
 
 
 def _after_evaluation(

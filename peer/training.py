@@ -14,7 +14,14 @@ from peer.aggregation import Gradient
 from peer.checkpoint import Checkpoints
 from peer.compute import Compute
 from peer.config import RunConfig, RunStart
-from peer.decisions import Decision, Progress, decide_rounds, ends_with_meeting, total
+from peer.decisions import (
+    Decision,
+    Progress,
+    decide_rounds,
+    ends_with_meeting,
+    smallest_split,
+    total,
+)
 from peer.errors import StopRequested, TrainingDiverged
 from peer.exchange import Pace
 from peer.garbage import Garbage
@@ -122,7 +129,9 @@ class Peer:
         config, parts, clock = self._config, self._parts, self._parts.clock
         manifest = self._manifest_of(state.round, weights)
         state.has_met = ends_with_meeting(config, state.round, state.last_round)
-        parts.adapter.begin(state.round, state.progress.micro_batch)
+        # what all have agreed on may be some rounds old, and this peer's own memory be short since
+        micro_batch = smallest_split([state.progress.micro_batch, parts.adapter.micro_batch])
+        parts.adapter.begin(state.round, micro_batch)
 
         if config.evaluate_every and state.round % config.evaluate_every == 0:
             with clock.phase("evaluate"):

@@ -9,6 +9,7 @@ from dashboards.source.panels import About, Query, bars, grew, lines, marks, num
 _P = '{run=~"$run", peer=~"$peer"}'
 _OWN = '{run=~"$run", peer=~"$peer", phase!="wait"}'
 _BY_PEERS = '{run=~"$run", peer=~"$peer", kind!="function_put"}'
+_LATE = '{run=~"$run", peer=~"$peer", staleness!="0"}'
 _NAME = "peer {{peer}}"
 
 _own_seconds = (
@@ -80,6 +81,23 @@ _compression = numbers(
     ),
     [Query(f"avg(peerless_compression_ratio{_P})", "ratio")],
 )
+_late_now = numbers(
+    About(
+        "Late gradients",
+        "Share of the others' gradients that came a round late or more, and counted less. 0 with peers in "
+        "step; with --staleness, much of it means that some peer is always behind.",
+        units.PercentUnit,
+        0,
+    ),
+    [
+        Query(
+            f"(sum(increase(peerless_gradients_applied_total{_LATE}[$__range])) or vector(0)) "
+            f"/ clamp_min(sum(increase(peerless_gradients_applied_total{_P}[$__range])), 1)",
+            "late",
+            at_end=True,
+        )
+    ],
+)
 _retries_now = numbers(
     About("Retries", "Attempts that were repeated in the time shown; the run survives them.", units.Short, 0),
     [Query(f"sum(increase(peerless_retries_total{_P}[$__range])) or vector(0)", "retries", at_end=True)],
@@ -87,7 +105,7 @@ _retries_now = numbers(
 )
 
 _rounds = lines(
-    About("Seconds a round", "Mean over five minutes. In a strict run all peers' are alike.", units.Seconds),
+    About("Seconds a round", "Mean over five minutes. Of peers in step all are alike.", units.Seconds),
     [Query(f"max by (peer) (peer:round_seconds:rate5m{_P})", _NAME)],
     colours=style.BY_PEER,
 )
@@ -201,7 +219,10 @@ SPEC = Spec(
     variables=[runs(several=False), peers()],
     rows=[
         Row(7, [(8, _own_now), (8, _straggler_now), (8, _waiting_now)]),
-        Row(4, [(6, _peers_now), (6, _bytes_a_round), (6, _compression), (6, _retries_now)]),
+        Row(
+            4,
+            [(4, _peers_now), (5, _bytes_a_round), (5, _compression), (5, _late_now), (5, _retries_now)],
+        ),
         Row(9, [(8, _phases_now), (8, _own), (8, _waiting)], title="Peers"),
         Row(9, [(6, _rounds), (6, _last_round), (6, _bytes), (6, _invocations)]),
         Row(9, [(12, _function_phases), (12, _retries)], title="Invocations"),

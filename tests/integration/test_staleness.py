@@ -10,6 +10,7 @@ from harness import Runner
 
 from peer.aggregation import Gradient
 from peer.compute import Compute
+from peer.config import EarlyStopSpec
 from peer.messages import Evaluation, ModelSpec, StoredObject
 from peer.rounds import RoundRecord, accuracy
 from peer.store import keys
@@ -139,7 +140,7 @@ def test_last_weights_are_the_mean_of_all_peers(local_runner: Runner, tardy: Tra
 
 
 def test_run_in_step_has_the_same_weights_with_the_option_as_without(local_runner: Runner) -> None:
-    changes = {"compute": "local", "rounds": 3}
+    changes = {"compute": "local", "rounds": 2, "evaluate_every": 0, "checkpoint_every": 0}
 
     plain = local_runner.train("plain", **changes)
     in_step = local_runner.train("in-step", **changes, staleness=0)
@@ -170,3 +171,25 @@ def test_peers_apart_learn_mnist(local_runner: Runner) -> None:
     assert max(last) < 1.0
     assert len({result.weights.checksum for result in results}) == 1
     assert accuracy(results[0].test) > 0.8
+
+
+def test_early_stop_ends_all_peers_after_the_same_round(local_runner: Runner) -> None:
+    without_gain = EarlyStopSpec(patience=1, min_delta=100.0)
+    settings = {**APART, "evaluate_every": 1, "checkpoint_every": 0, "rounds": 20}
+
+    results = local_runner.train("early", early_stop=without_gain, **settings)
+
+    # round 1 is the first without a gain; all have read of it in round 1 + S, and meet after the next one
+    assert [result.rounds for result in results] == [1 + S + 2] * NUM_PEERS
+    assert len({result.weights.checksum for result in results}) == 1
+
+
+def test_peer_alone_is_never_apart_from_itself(local_runner: Runner) -> None:
+    records: list[RoundRecord] = []
+    alone = {"num_peers": 1, "compute": "local", "rounds": 4}
+
+    apart = local_runner.train("alone-apart", records.append, **alone, staleness=S)
+    in_step = local_runner.train("alone-in-step", **alone)
+
+    assert apart[0].weights.checksum == in_step[0].weights.checksum
+    assert {record.lead for record in records} == {0}
