@@ -1,7 +1,7 @@
 """The options that make a run's configuration, in one table: name, field of it, how it is read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,6 @@ from peer.config import (
     RunConfig,
     validate,
 )
-from peer.errors import ConfigurationDiffers
 from peer.plans import TARGETS
 
 AUTOMATIC = 0
@@ -375,41 +374,12 @@ def automatic_name(config: RunConfig, now: datetime) -> str:
     return f"{config.dataset[:20]}-{model[:20]}-{now:%Y%m%d-%H%M%S}"
 
 
-def check_agrees(config: RunConfig, asked: RunConfig, context: click.Context) -> None:
-    """Return if what was explicitly asked of a peer that joins is what the run has.
-
-    Raises:
-        ConfigurationDiffers: names every option that differs, with both values.
-    """
-    differing = []
+def given(context: click.Context) -> Iterator[tuple[str, str]]:
+    """Yield the name of each option that somebody gave a value, and its place in RunConfig."""
     for each in _OPTIONS:
-        if not each.field or _source(context, each.key) is ParameterSource.DEFAULT:
-            continue
-        here, run = _at(asked, each.field), _at(config, each.field)
-        is_name_of_id = each.field == "dataset" and str(run).rpartition("-")[0] == here
-        is_left_open = each.field == "batches_per_invocation" and here == AUTOMATIC
-        is_left_open |= here == AUTOMATIC_EXCHANGE
-        is_left_open |= each.field == "micro_batch" and here in _before_adaptation(config)
-        if here != run and not is_name_of_id and not is_left_open:
-            differing.append(f"{each.name} is {here} here and {run} in the run")
-    if differing:
-        raise ConfigurationDiffers(
-            f"run {config.run}: {'; '.join(differing)}. Leave the options out to take the run's."
-        )
-
-
-def _before_adaptation(config: RunConfig) -> set[int]:
-    """Return what the micro-batch of a run may have been asked to be, before the run was adapted."""
-    before = {each.before for each in config.adaptations if each.what == "micro_batch"}
-    return {0, *before} if before else before
+        if each.field and _source(context, each.key) is not ParameterSource.DEFAULT:
+            yield each.name, each.field
 
 
 def _source(context: click.Context, name: str) -> ParameterSource:
     return context.get_parameter_source(name) or ParameterSource.DEFAULT
-
-
-def _at(config: RunConfig, field: str) -> Any:
-    value: Any = config
-    for name in field.split("."):
-        value = getattr(value, name)
-    return msgspec.to_builtins(value)

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from peer.cli import running
 from peer.cli.connections import gateway_options, open_store, store_options
+from peer.cli.joining import check_agrees
 from peer.cli.options import Command, Count, Declared, Number, declare, option
 from peer.cli.progress import RunProgress
-from peer.cli.run_options import automatic_name, check_agrees, draft, run_options, take_run_options
+from peer.cli.run_options import automatic_name, draft, run_options, take_run_options
 from peer.cli.values import instance_type, run_name
 from peer.config import RunStart
 from peer.files import make_folder

@@ -4,8 +4,9 @@ import click
 import pytest
 from msgspec.structs import replace
 
+from peer.cli.joining import check_agrees
 from peer.cli.main import cli
-from peer.cli.run_options import check_agrees, draft, run_options, take_run_options
+from peer.cli.run_options import draft, run_options, take_run_options
 from peer.cli.settings import all_options, config_option
 from peer.cli.train import peer
 from peer.errors import ConfigurationDiffers
