@@ -9,8 +9,10 @@ up without communication, and the last `backward` reduces them, as PyTorch's doc
 (`DistributedDataParallel.no_sync`). DDP weighs processes alike, whatever their samples.
 """
 
+import ctypes
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +41,7 @@ from peer.learning.threads import use_one_thread
 from peer.messages import DataParts, OptimizerSpec
 from peer.store.s3 import Store, StoreAddress
 
+_PR_SET_PDEATHSIG = 1
 _TEST_CHUNK = 256
 
 
@@ -86,6 +89,8 @@ def _received(pipe: Connection, rank: int) -> DdpProcess:
 def _run_process(
     order: DdpOrder, manifest: DatasetManifest, rank: int, rendezvous: str, sender: Connection
 ) -> None:
+    # else it would go on alone: a signal to the parent does not reach it
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     use_one_thread()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     samples = _Samples(Store(StoreAddress(**order.store)), manifest, order, rank)

@@ -37,11 +37,6 @@ class Place:
         self.outage_seconds = outage_seconds
         self._replicas_before: int | None = None
 
-    @property
-    def store(self) -> Store:
-        """A client of the store, which waits for it as long as this place does."""
-        return Store(self.store_address, patience=Patience(self.outage_seconds))
-
     def wait(self, say: Say) -> None:
         """Return once the gateway answers.
 
@@ -123,8 +118,16 @@ def own_platform(directory: Path, options: PlatformOptions, outage_seconds: floa
 
 @contextmanager
 def given_place(store: StoreAddress, gateway: GatewayAddress, outage_seconds: float) -> Iterator[Place]:
-    """Give the block a place that is somebody else's, of which nothing is started or ended."""
+    """Give the block a place that is somebody else's, of which nothing is started or ended.
+
+    Raises:
+        StoreError: the store is not there, or refuses us.
+    """
     place = Place(store, gateway, outage_seconds)
+    checked = Store(store)
+    checked.check()
+    checked.ensure_bucket()
+    checked.close()
     try:
         yield place
     finally:

@@ -187,7 +187,9 @@ def begun(directory: Path, matrix: bytes, machine: Machine) -> Iterator[None]:
         FileNotWritten: there is no room.
     """
     make_folder(directory / RUNS)
-    with writing(directory / LOCK), (directory / LOCK).open("w") as lock:
+    with writing(directory / LOCK):
+        lock = (directory / LOCK).open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -223,11 +225,8 @@ def append(directory: Path, cell: CellRecord) -> None:
     """
     path = directory / CELLS
     append_line(path, messages.encode(cell))
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with writing(path), path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_cells(directory: Path) -> list[CellRecord]:

@@ -23,6 +23,7 @@ from peer.errors import (
     PeerlessError,
     PlatformError,
     StoreDenied,
+    StoreError,
     StoreFull,
     StoreUnreachable,
 )
@@ -32,8 +33,11 @@ from peer.experiments.place import Place
 from peer.experiments.process import CellProcess, Ended
 from peer.experiments.records import SERVERLESS, CellRecord, Measure, Status
 from peer.store import keys
+from peer.store.retry import Patience
+from peer.store.s3 import Store
 
 _ATTEMPTS = 2
+_REMOVAL = Patience(total_seconds=10.0)
 _AWAY = (GatewayUnreachable, StoreUnreachable)
 # whatever comes next would end in the same way, so the experiment does
 _OF_ALL_CELLS = (
@@ -209,11 +213,14 @@ class Runner:
         )
 
     def _remove_runs(self, attempts: str) -> None:
-        """Leave nothing of a cell's runs in the store, so that it holds one run at a time."""
-        store = self._place.store
-        store.ensure_bucket()
-        store.delete([key for key, _ in store.list(f"{keys.run(attempts).removesuffix('/')}-")])
-        store.close()
+        """Leave nothing of a cell's runs in the store, so that it holds one run at a time, if it is there."""
+        store = Store(self._place.store_address, patience=_REMOVAL)
+        try:
+            store.delete([key for key, _ in store.list(f"{keys.run(attempts).removesuffix('/')}-")])
+        except StoreError as error:
+            self._say(f"what the run left in the store is not removed: {error}")
+        finally:
+            store.close()
 
 
 def _now() -> str:

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 from disks import fill, small_disk
+from harness import LocalPlatform
 from msgspec.structs import replace
 
 from peer.config import GatewayAddress
-from peer.errors import FileNotWritten, GatewayUnreachable, PeerlessError
+from peer.errors import FileNotWritten, GatewayUnreachable, PeerlessError, StoreUnreachable
 from peer.experiments import records, runner
-from peer.experiments.matrix import Matrix, cells
-from peer.experiments.place import Place
+from peer.experiments.matrix import Matrix
+from peer.experiments.place import Place, given_place
 from peer.experiments.process import Ended, option_arguments
 from peer.experiments.records import CellRecord, Measure
 from peer.experiments.runner import Planned, Runner, due, seconds_left
+from peer.gateway import Gateway
+from peer.store.retry import Patience, poll
+from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import free_port
 
 MATRIX = Matrix(
@@ -144,7 +148,7 @@ def test_failed_and_slow_cells_are_written_down_and_do_not_end_the_rest(place: P
     assert told[2].measured is not None
     assert told[2].measured.samples == 64
     assert told[2].measured.peers[0].cpu_seconds > 0
-    assert list(place.store.list("runs/")) == []
+    assert list(Store(place.store_address).list("runs/")) == []
     assert not list(directory.rglob("model.safetensors"))
 
 
@@ -194,5 +198,20 @@ def test_place_whose_gateway_stays_away_gives_up() -> None:
         Place(None, address, outage_seconds=0.1).wait(print)  # type: ignore[arg-type]
 
 
-def test_cells_of_the_matrix_of_these_tests_are_two() -> None:
-    assert len(cells(MATRIX)) == 2
+def test_place_of_somebody_else_has_its_replicas_back_afterwards(platform: LocalPlatform) -> None:
+    gateway = Gateway(platform.gateway)
+
+    with given_place(platform.store_address, platform.gateway, 30.0) as place:
+        place.scale(1)
+        place.scale(3)
+        during = gateway.describe("gradient")["replicas"]
+
+    assert (during, gateway.describe("gradient")["replicas"]) == (3, 2)
+    assert poll(lambda: gateway.describe("gradient")["availableReplicas"] == 2 or None, Patience(60.0))
+
+
+def test_given_place_without_a_store_is_refused_before_anything_runs() -> None:
+    nowhere = StoreAddress(f"http://127.0.0.1:{free_port()}", "key", "secret")
+
+    with pytest.raises(StoreUnreachable), given_place(nowhere, GatewayAddress(""), 0.1):
+        pass
