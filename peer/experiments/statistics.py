@@ -46,6 +46,18 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(centre, centre - margin, centre + margin, len(values))
 
 
+def typical(values: Sequence[float]) -> Estimate:
+    """Return the geometric mean with Student's interval on logarithms; `mean`, if not all values are above 0.
+
+    Durations and costs vary by factors, and cannot be below 0; nor can such an interval.
+    """
+    if min(values) <= 0:
+        return mean(values)
+    found = mean([math.log(value) for value in values])
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return Estimate(math.exp(found.value), low, high, found.repeats)
+
+
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Return Welch's comparison (1947) of the logarithms of two samples of at least one value above 0.
 

@@ -11,6 +11,8 @@ from harness import CHECKOUT
 
 from peer.experiments import records
 from peer.experiments.records import CellRecord
+from peer.experiments.report.build import read_experiment
+from peer.experiments.simulator.validation import predictions
 from peer.platform import Platform
 from peer.store.retry import Patience, poll
 
@@ -60,6 +62,7 @@ def test_smoke_without_its_gateway_and_killed_goes_on_and_has_every_variant_meas
     assert box is not None
     assert (box.instance_type, box.memory_bytes) == ("t2.medium", 4 << 30)
     assert box.memory_held_by or "not held" in box.note
+    check_report(directory, tmp_path / "report")
     assert not (directory / "platform").exists()
     assert Platform(directory / "platform").gateway_address() is None
 
@@ -94,3 +97,17 @@ def check_measured(cells: dict[str, CellRecord]) -> None:
     assert serverless.functions["gradient"].memory_limit_bytes == 2 << 30
     assert all(each.send_seconds > 0 and each.receive_seconds > 0 for each in serverless.rounds)
     assert conventional.functions == ddp.functions == {}
+
+
+def check_report(directory: Path, to: Path) -> None:
+    """Assert that there is a report, and that the simulator takes no longer than what it is fed with.
+
+    Shorter they may be: it knows nothing of what else this machine does.
+    """
+    command = [sys.executable, "-m", "peer", "experiment", "report", directory, "--to", to]
+    subprocess.run(command, env=environment(to.parent), check=True, timeout=300)
+    assert "smoke-quick" in (to / "report.html").read_text()
+    found = list(predictions(read_experiment(directory).groups, records.read_machine(directory).cores))
+    assert sorted(each.group.variant for each in found) == ["conventional", "serverless"]
+    assert [each.source for each in found] == ["itself", "itself"]
+    assert all(0 < each.simulated_gradient < 1.3 * each.measured_gradient for each in found), found

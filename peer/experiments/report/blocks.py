@@ -1,5 +1,6 @@
 """What a report is made of, before it is a page: sections of paragraphs, tables and plots."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -86,8 +87,9 @@ def seconds(value: float) -> str:
 
 
 def dollars(value: float) -> str:
-    """Return an amount of money, with three digits that mean something."""
-    return f"${value:.2f}" if value >= 100 else f"${value:#.3g}"
+    """Return an amount of money, with at least three digits that mean something."""
+    decimals = 2 if value <= 0 else max(2, 2 - math.floor(math.log10(value)))
+    return f"${value:.{decimals}f}"
 
 
 def megabytes(num_bytes: float) -> str:

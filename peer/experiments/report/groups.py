@@ -152,8 +152,8 @@ class Group:
         return [metric(repeat) for repeat in self.repeats]
 
     def estimate(self, metric: Metric) -> Estimate:
-        """Return the mean of a figure over the repeats, with its interval."""
-        return statistics.mean(self.values(metric))
+        """Return what is typical of a figure over the repeats, with its interval (`statistics.typical`)."""
+        return statistics.typical(self.values(metric))
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,13 @@ def _answer(loads: Sequence[Load], cloud: Cloud, paper: Published) -> Text:
         f"{paper.gradient_time_improvement:.2%} less time is what as many functions as batches give where "
         f"there are enough batches: run as published, our service times give up to {best.improvement:.2%} "
         f"({best_load.name}), warm and tuned up to {best_tuned.improvement:.2%} ({best_tuned_load.name}). "
-        f"{paper.cost_ratio} times the cost needs functions that hold more memory than a processor's share, "
-        f"or are slower than the instance: ours come to up to {dear.cost_ratio:.2g} times as published "
-        f"({dear_load.name}), {dear_tuned.cost_ratio:.2g} times warm and tuned ({dear_tuned_load.name}), "
-        f"and at best {cheap.cost_ratio:.2g} times packed. The tables below have the assumptions that give "
-        "the published figures, and where functions stop paying.",
+        f"By the second, a function of {cloud.memory_mb(best_load.work)} MB costs "
+        f"{_second(best_load, cloud):.2f} times an instance; {paper.cost_ratio} times the cost needs more "
+        "memory than that, or time in which functions start and transfer instead of computing: ours cost "
+        f"up to {dear.cost_ratio:.2g} times as published ({dear_load.name}), {dear_tuned.cost_ratio:.2g} "
+        f"times warm and tuned ({dear_tuned_load.name}), and at best {cheap.cost_ratio:.2g} times packed. "
+        "The tables below have the assumptions that give the published figures, and where functions stop "
+        "paying.",
         [
             cell_id
             for load in (best_load, best_tuned_load, dear_load, dear_tuned_load)
@@ -73,6 +75,13 @@ def _answer(loads: Sequence[Load], cloud: Cloud, paper: Published) -> Text:
         ],
         is_simulated=True,
     )
+
+
+def _second(load: Load, cloud: Cloud) -> float:
+    """Return what a second of a function costs, in seconds of the instance."""
+    gigabytes = cloud.memory_mb(load.work) / 1024
+    hourly = cloud.prices.instance(load.work.instance).usd_per_hour
+    return gigabytes * cloud.prices.function.usd_per_gb_second / (hourly / 3600)
 
 
 def _step_tables(loads: Sequence[Load], cloud: Cloud) -> Iterator[Table]:

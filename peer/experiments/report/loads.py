@@ -54,9 +54,14 @@ def loads_of(experiment: Experiment, pricing: Pricing) -> Iterator[Load]:
             weights_bytes=measured.weights_bytes,
             batch_bytes=group.batch_size * _sample_bytes(str(group.setting("dataset"))),
             peak_bytes=int(max(group.values(function_peak)) or max(group.values(peer_peak))),
-            instance=pricing.instance_of(group),
+            instance=pricing.instance_of(_baseline(group, experiment)),
         )
         yield Load(group, work, epoch_samples)
+
+
+def _baseline(group: Group, experiment: Experiment) -> Group:
+    """Return the setting whose peers compute the same themselves, else the setting itself."""
+    return next((pair.conventional for pair in experiment.pairs if pair.serverless is group), group)
 
 
 def _thinned(measured: Sequence[float]) -> Samples:

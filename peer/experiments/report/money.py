@@ -1,7 +1,7 @@
 """What measured runs would cost, and the section on it: our durations, somebody's dated prices."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -25,7 +25,7 @@ from peer.experiments.report.blocks import (
 from peer.experiments.report.groups import Experiment, Group, Pair, Repeat, order
 from peer.experiments.report.plots import Line
 from peer.experiments.report.resources import function_peak
-from peer.experiments.report.times import name_of
+from peer.experiments.report.times import families, name_of
 from peer.experiments.simulator.calibration import shape_of_group
 from peer.experiments.statistics import Estimate
 
@@ -56,15 +56,13 @@ class Pricing:
         peak_bytes = int(max(group.values(function_peak)))
         return max(cost.memory_for(peak_bytes, self.cloud.function), self.cloud.function.mb_per_vcpu)
 
-    def epoch(self, group: Group, repeat: Repeat, instance: str = "") -> float:
+    def epoch(self, group: Group, repeat: Repeat) -> float:
         """Return the dollars of an epoch of all peers."""
         invocations = []
         if group.variant == SERVERLESS:
             invocations = [cost.billed(repeat.invocations, self.memory_mb(group), self.cloud.function)]
         seconds = sum(each.seconds for each in repeat.rounds)
-        use = Use(
-            instance or self.instance_of(group), group.peers, seconds, invocations, store_use(group, repeat)
-        )
+        use = Use(self.instance_of(group), group.peers, seconds, invocations, store_use(group, repeat))
         return cost.cloud_cost(use, self.cloud).total * repeat.rounds_per_epoch / len(repeat.rounds)
 
     def own_epoch(self, group: Group, repeat: Repeat) -> float:
@@ -81,10 +79,8 @@ class Pricing:
         return [self.epoch(group, repeat) for repeat in group.repeats]
 
     def ratio(self, pair: Pair) -> Estimate:
-        """Return how many times as much functions cost as the baseline, on the same type of instance."""
-        instance = self.instance_of(pair.conventional)
-        by_functions = [self.epoch(pair.serverless, repeat, instance) for repeat in pair.serverless.repeats]
-        return statistics.difference(self.epochs_of(pair.conventional), by_functions).ratio
+        """Return how many times as much functions cost as the baseline, each with its own instances."""
+        return statistics.difference(self.epochs_of(pair.conventional), self.epochs_of(pair.serverless)).ratio
 
     def to_accuracy(self, group: Group, target: float) -> list[float]:
         """Return the dollars until a target is met, of each repeat that meets it."""
@@ -161,7 +157,7 @@ def _cost_table(experiment: Experiment, pricing: Pricing, target: float) -> Tabl
                     name_of(group),
                     pricing.instance_of(group),
                     f"{pricing.memory_mb(group)} MB" if group.variant == SERVERLESS else "–",
-                    dollar_interval(statistics.mean(pricing.epochs_of(group))),
+                    dollar_interval(statistics.typical(pricing.epochs_of(group))),
                     dollars(fmean(pricing.own_epoch(group, repeat) for repeat in group.repeats)),
                     dollars(fmean(reached)) if reached else "not reached",
                 ],
@@ -169,8 +165,8 @@ def _cost_table(experiment: Experiment, pricing: Pricing, target: float) -> Tabl
             )
         )
     return Table(
-        f"US dollars of an epoch of all peers, with 95 % intervals over the repeats, and until {target:.0%} "
-        "accuracy was reached.",
+        "US dollars of an epoch of all peers, geometric means over the repeats with 95 % intervals, and "
+        f"until {target:.0%} accuracy was reached.",
         [
             "variant",
             "setting",
@@ -189,6 +185,7 @@ def _ratio_table(experiment: Experiment, pricing: Pricing) -> Table:
         Row(
             [
                 name_of(pair.serverless),
+                pricing.instance_of(pair.serverless),
                 pricing.instance_of(pair.conventional),
                 interval(pricing.ratio(pair)),
                 _paying_share(pricing.ratio(pair).value),
@@ -198,20 +195,16 @@ def _ratio_table(experiment: Experiment, pricing: Pricing) -> Table:
         for pair in experiment.pairs
     ]
     return Table(
-        "How many times as much an epoch costs by functions as by the peers themselves, on the same "
-        "instances, and the share of the rented time that an instance of its own has to be busy with such "
-        "epochs to be the cheaper one.",
-        ["setting", "instance", "cost ratio", "instance pays if busy more than"],
+        "How many times as much an epoch costs by functions, whose peers wait on their instances, as by "
+        "peers that compute themselves; and the share of the rented time for which an instance has to be "
+        "busy with such epochs to be the cheaper one.",
+        ["setting", "waits on", "computes on", "cost ratio", "instance pays if busy more than"],
         rows,
     )
 
 
 def _plot(experiment: Experiment, pricing: Pricing) -> Picture:
-    families: dict[str, list[Pair]] = {}
-    for pair in experiment.pairs:
-        label = f"{pair.serverless.setting('model')}, {pair.serverless.peers} peers"
-        families.setdefault(label, []).append(pair)
-    curves = list(_curves(families, pricing))
+    curves = [_curve(label, members, pricing) for label, members in families(experiment.pairs)]
     paper = published().cost_ratio
     paint = plots.with_level(plots.lines(curves, is_log=(True, False)), paper, f"the paper: up to {paper}")
     svg = plots.draw(
@@ -221,16 +214,15 @@ def _plot(experiment: Experiment, pricing: Pricing) -> Picture:
     return Picture("cost", text, text, svg)
 
 
-def _curves(families: dict[str, list[Pair]], pricing: Pricing) -> Iterator[Line]:
-    for label, members in families.items():
-        ratios = [pricing.ratio(pair) for pair in members]
-        yield Line(
-            label,
-            [pair.serverless.batch_size for pair in members],
-            [ratio.value for ratio in ratios],
-            [ratio.low or ratio.value for ratio in ratios],
-            [ratio.high or ratio.value for ratio in ratios],
-        )
+def _curve(label: str, members: Sequence[Pair], pricing: Pricing) -> Line:
+    ratios = [pricing.ratio(pair) for pair in members]
+    return Line(
+        label,
+        [pair.serverless.batch_size for pair in members],
+        [ratio.value for ratio in ratios],
+        [ratio.low or ratio.value for ratio in ratios],
+        [ratio.high or ratio.value for ratio in ratios],
+    )
 
 
 def _common_accuracy(experiment: Experiment) -> float:

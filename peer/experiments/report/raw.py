@@ -25,9 +25,9 @@ def about_section(experiment: Experiment) -> Section:
                     f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, "
                     + ", ".join(f"{name} {version}" for name, version in machine.versions.items())
                     + ".",
-                    f"Intervals are of {LEVEL:.0%}, Student's t over repeats. Warm-up cells and rounds are "
-                    "left out. Numbers at the end of a row are lines of the raw file, and lead to the list "
-                    "of cells.",
+                    f"Intervals are of {LEVEL:.0%}, Student's t on the logarithms of the repeats. Warm-up "
+                    "cells and rounds are left out. Numbers at the end of a row are lines of the raw file, "
+                    "and lead to the list of cells.",
                 ]
             )
         ],

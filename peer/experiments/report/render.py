@@ -62,7 +62,7 @@ def _environment(*, is_html: bool) -> Environment:
 def _prose(text: str) -> Markup:
     """Return escaped text in which backticks make code, and addresses are links."""
     escaped = str(escape(text))
-    linked = re.sub(r"(https://[\w./-]*\w)", r'<a href="\1">\1</a>', escaped)
+    linked = re.sub(r"(https://[\w./-]*[\w/])", r'<a href="\1">\1</a>', escaped)
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", linked))
 
 

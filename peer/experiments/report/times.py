@@ -81,8 +81,8 @@ def _improvement_table(pairs: Sequence[Pair]) -> Table:
             )
         )
     return Table(
-        "Seconds until a peer has its gradient of a round, means over peers, rounds and repeats with 95 % "
-        "intervals (Student's t); the improvement is of geometric means (Welch, on logarithms).",
+        "Seconds until a peer has its gradient of a round: means over peers and rounds, geometric means "
+        "over the repeats, with 95 % intervals (Student's t on logarithms; of the improvement Welch's).",
         [
             "setting",
             "baseline",
@@ -98,7 +98,7 @@ def _improvement_table(pairs: Sequence[Pair]) -> Table:
 
 def _improvement_plot(pairs: Sequence[Pair], paper: float) -> Picture:
     curves = []
-    for label, members in _families(pairs):
+    for label, members in families(pairs):
         ratios = [pair.ratio(gradient) for pair in members]
         curves.append(
             Line(
@@ -117,7 +117,8 @@ def _improvement_plot(pairs: Sequence[Pair], paper: float) -> Picture:
     return Picture("improvement", f"{text} Whiskers: 95 % intervals.", text, svg)
 
 
-def _families(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
+def families(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
+    """Yield what makes one line of a plot by batch size, with its name."""
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
         group = pair.serverless
@@ -147,14 +148,14 @@ def speed_up_sections(experiment: Experiment) -> Iterator[Section]:
 
 
 def _speed_up(experiment: Experiment, setting: str, title: str, caption: str) -> Section:
-    families: dict[str, list[Group]] = {}
+    alike: dict[str, list[Group]] = {}
     for group in experiment.groups:
         if group.setting(setting) is not None:
             others = {name: value for name, value in group.first.settings.items() if name != setting}
-            families.setdefault(f"{group.variant} {sorted(others.items(), key=str)}", []).append(group)
+            alike.setdefault(f"{group.variant} {sorted(others.items(), key=str)}", []).append(group)
     found = [
         sorted(members, key=lambda group: int(group.setting(setting)))
-        for members in families.values()
+        for members in alike.values()
         if len({group.setting(setting) for group in members}) > 1
     ]
     if not found:
@@ -198,9 +199,9 @@ def stages_section(experiment: Experiment) -> Section:
         for number, group in enumerate(groups)
     ]
     table = Table(
-        "Seconds of a round by stage, means over peers, rounds and repeats. `compute` is until the "
-        "gradients of all batches are there, `send` until a peer's own gradient is stored, `receive` "
-        "getting and folding the others', `wait` what a peer waits for others.",
+        "Seconds of a round by stage, means over peers and rounds, geometric means over the repeats. "
+        "`compute` is until the gradients of all batches are there, `send` until a peer's own gradient is "
+        "stored, `receive` getting and folding the others', `wait` what a peer waits for others.",
         ["variant", "setting", *STAGES, "round, s"],
         rows,
     )

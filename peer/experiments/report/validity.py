@@ -38,22 +38,28 @@ def _what_it_is() -> str:
 
 
 def _verdicts(found: Sequence[Prediction]) -> list[Text]:
-    texts = []
-    for source in (OTHER_SETTINGS, OTHER_REPEATS, ITSELF):
-        members = [each for each in found if each.source == source]
-        if members:
-            rounds = sum(abs(each.round_error) <= GOAL for each in members)
-            gradients = sum(abs(each.gradient_error) <= GOAL for each in members)
-            texts.append(
-                Text(
-                    f"From {source}: of {len(members)} settings, the time of the gradient is within "
-                    f"{GOAL:.0%} of the measurement in {gradients}, that of the round in {rounds}; the "
-                    f"largest errors are {max((each.gradient_error for each in members), key=abs):+.0%} and "
-                    f"{max((each.round_error for each in members), key=abs):+.0%}.",
-                    is_simulated=True,
-                )
-            )
-    return texts
+    return [
+        Text(_verdict(members, source, is_disturbed), is_simulated=True)
+        for source in (OTHER_SETTINGS, OTHER_REPEATS, ITSELF)
+        for is_disturbed in (False, True)
+        if (members := [each for each in found if (each.source, each.is_disturbed) == (source, is_disturbed)])
+    ]
+
+
+def _verdict(members: Sequence[Prediction], source: str, is_disturbed: bool) -> str:
+    rounds = sum(abs(each.round_error) <= GOAL for each in members)
+    gradients = sum(abs(each.gradient_error) <= GOAL for each in members)
+    disturbed = (
+        " Other work was on the machine meanwhile, of which the simulator knows nothing."
+        if is_disturbed
+        else ""
+    )
+    return (
+        f"From {source}{', disturbed' if is_disturbed else ''}: of {len(members)} settings, the time of the "
+        f"gradient is within {GOAL:.0%} of the measurement in {gradients}, that of the round in {rounds}; "
+        f"the largest errors are {max((each.gradient_error for each in members), key=abs):+.0%} and "
+        f"{max((each.round_error for each in members), key=abs):+.0%}.{disturbed}"
+    )
 
 
 def _table(found: Sequence[Prediction]) -> Table:
@@ -62,7 +68,7 @@ def _table(found: Sequence[Prediction]) -> Table:
             [
                 each.group.variant,
                 name_of(each.group),
-                each.source,
+                f"{each.source}, disturbed" if each.is_disturbed else each.source,
                 seconds(each.measured_gradient),
                 seconds(each.simulated_gradient),
                 f"{each.gradient_error:+.1%}",

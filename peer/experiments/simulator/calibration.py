@@ -14,6 +14,7 @@ from peer.experiments.simulator.model import Platform, Samples, Service, Work, p
 
 _COMPUTING = ("load_model", "preprocess", "compute")
 _MOVING = ("fetch", "upload")
+_BUSY = ("compute", "average", "update")
 _TOLERANCE = 0.1
 """How much of one replica may be idle, or a hundredth of an invocation miscounted, before it is not there."""
 
@@ -108,7 +109,7 @@ def platform_of(group: Group, shape: Shape, cores: int) -> Platform:
 def _inside(repeat: Repeat, mean_inside: float) -> tuple[float, float]:
     """Return which share of its time an invocation computes, and the seconds in which it transfers.
 
-    Without CPU seconds, as of peers that compute themselves, the share is that of the phases.
+    Of peers that compute themselves, it is the part of their computing for which they had a processor.
     """
     phases: dict[str, float] = {}
     for each in repeat.rounds:
@@ -117,11 +118,23 @@ def _inside(repeat: Repeat, mean_inside: float) -> tuple[float, float]:
     total = sum(phases.values()) or 1.0
     moving = sum(phases.get(name, 0.0) for name in _MOVING) / total
     used = repeat.measured.functions.get(GRADIENT)
+    if used is None:
+        computing = sum(phases.get(name, 0.0) for name in _COMPUTING) / total
+        return computing * _processor_share(repeat), moving * mean_inside
     all_inside = sum(sum(each.invocation_seconds.get(GRADIENT, ())) for each in repeat.measured.rounds)
-    if used is None or not used.cpu_seconds or not all_inside:
-        return sum(phases.get(name, 0.0) for name in _COMPUTING) / total, moving * mean_inside
     cpu_share = min(1.0, used.cpu_seconds / all_inside)
     return cpu_share, min(moving, 1.0 - cpu_share) * mean_inside
+
+
+def _processor_share(repeat: Repeat) -> float:
+    """Return for which part of computing, averaging and updating peers had a processor.
+
+    All CPU seconds count to these, also the few that the exchange takes; 1 where there are none on record.
+    """
+    peers = repeat.measured.peers
+    busy = sum(each.phase_seconds.get(name, 0.0) for each in repeat.measured.rounds for name in _BUSY)
+    used = sum(peer.cpu_seconds for peer in peers)
+    return min(1.0, used / (busy * len(peers))) if used and busy else 1.0
 
 
 def _call_seconds(repeat: Repeat, peers: int, shape: Shape, mean_inside: float) -> float:

@@ -27,13 +27,22 @@ OTHER_SETTINGS, OTHER_REPEATS, ITSELF = "other settings", "other repeats", "itse
 setting's other repeats; or the very cells that are predicted, which proves little."""
 
 
+_QUIET = 2.0
+"""Up to so many programs a core wait for it where an experiment is alone: its own from the cell before."""
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """One setting: seconds of a peer's gradient and of a round, measured and simulated."""
+    """One setting: seconds of a peer's gradient and of a round, measured and simulated.
+
+    `is_disturbed` says that the machine had much other work when one of the cells began, its own or one that
+    service times are from: the simulator knows nothing of it.
+    """
 
     group: Group
     source: str
     source_ids: Sequence[str]
+    is_disturbed: bool
     measured_gradient: float
     simulated_gradient: float
     measured_round: float
@@ -70,6 +79,10 @@ def predictions(groups: Sequence[Group], cores: int, seed: int = 0) -> Iterator[
             group=group,
             source=source,
             source_ids=[repeat.cell.id for _, repeat in donors],
+            is_disturbed=any(
+                repeat.cell.load_average > _QUIET * cores
+                for repeat in (*predicted, *(repeat for _, repeat in donors))
+            ),
             measured_gradient=fmean(repeat.gradient_seconds for repeat in predicted),
             simulated_gradient=fmean(each.mean_compute_seconds for each in found),
             measured_round=fmean(repeat.round_seconds for repeat in predicted),
