@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from peer.errors import ObjectMissing, PeerlessError
+from peer.meter import Meter
 from peer.store.retry import Patience, retry
 
 PHASES = ("publish", "evaluate", "compute", "average", "exchange", "wait", "update")
@@ -22,10 +23,12 @@ class PhaseClock:
 
     Args:
         clock: seconds, never backwards.
+        meter: counts what phases use of the process; what is waited for others is in the phase here.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, meter: Meter | None = None) -> None:
         self._clock = clock
+        self._meter = meter
         self._seconds: dict[str, float] = defaultdict(float)
         self._lock = Lock()
         self._num_waiting = 0
@@ -35,10 +38,14 @@ class PhaseClock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time of this block as `name`, but for what of it was waited for others."""
+        if self._meter is not None:
+            self._meter.begin()
         began, waited_before = self._clock(), self._waited_seconds
         try:
             yield
         finally:
+            if self._meter is not None:
+                self._meter.end(name)
             waited_seconds = self._waited_seconds - waited_before
             self._seconds[name] += self._clock() - began - waited_seconds
             self._seconds[WAIT] += waited_seconds
@@ -76,6 +83,10 @@ class PhaseClock:
         taken = {name: self._seconds.get(name, 0.0) for name in PHASES}
         self._seconds.clear()
         return taken
+
+    def take_use(self) -> dict[str, Any]:
+        """Return what the phases have used since the last call, see `Meter.take`; nothing without a meter."""
+        return {} if self._meter is None else self._meter.take()
 
     def _begin_wait(self) -> None:
         with self._lock:

@@ -1,6 +1,5 @@
 """What a peer records of each round: one JSON line in `rounds.jsonl`, one event for the progress display."""
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -70,8 +69,8 @@ class RoundRecord(Message, frozen=True):
     were split into, 0 for whole ones. `send_seconds` is the part of the phase `exchange` until the peer's own
     gradient was stored. `invocation_seconds` has, by function, each invocation's time inside it, and
     `function_cpu_seconds` the CPU of all; `cpu_seconds` and `peak_rss_bytes` are of the peer's own process,
-    the latter since its begin. `hedges` are second attempts of invocations that took long, of which
-    `hedges_won` had the first result.
+    the latter since its begin, `phase_cpu_seconds` and `phase_peak_bytes` of that by phase. `hedges` are
+    second attempts of invocations that took long, of which `hedges_won` had the first result.
 
     Of peers that may be apart (`--staleness`), loss, accuracy and `num_samples` are over the samples of the
     gradients in the round's step, `weights_sha256` is the peer's own, and `validation_*` of so many rounds
@@ -109,6 +108,8 @@ class RoundRecord(Message, frozen=True):
     function_cpu_seconds: dict[str, float] = {}
     cpu_seconds: float = 0.0
     peak_rss_bytes: int = 0
+    phase_cpu_seconds: dict[str, float] = {}
+    phase_peak_bytes: dict[str, int] = {}
     hedges: int = 0
     hedges_won: int = 0
     staleness: list[int] = []
@@ -249,7 +250,6 @@ class RoundLog:
             uncompressed_bytes=step.uncompressed_bytes,
             send_seconds=step.send_seconds,
             cpu_seconds=self._cpu_seconds - cpu_before,
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             staleness=step.staleness,
             lead=step.lead,
             **work,

@@ -39,6 +39,7 @@ from peer.learning.threads import use_one_thread
 from peer.membership import Membership
 from peer.memory_limit import GatewayLimits, Limits, LimitsByPeerZero
 from peer.messages import Adaptation, OptimizerSpec, PeerManifest, StoredObject
+from peer.meter import Meter
 from peer.metrics import MetricsServer, PeerMetrics
 from peer.phases import PhaseClock
 from peer.rendezvous import Rendezvous
@@ -174,7 +175,8 @@ class _Session:
         garbage = Garbage(store, is_kept=config.keep_objects)
         adapter = self._adapter()
         fan_out = self._fan_out(adapter)
-        clock = PhaseClock()
+        meter = Meter()
+        clock = PhaseClock(meter=meter)
 
         def told_of_record(record: RoundRecord) -> None:
             metrics.add_round(record)
@@ -215,6 +217,7 @@ class _Session:
         finally:
             fan_out.close()
             garbage.close()
+            meter.close()
         return peer_result(self.rank, outcome, work.take()["adaptations"])
 
     def _keep(self, outcome: Outcome, dataset: DatasetManifest, adapter: Adapter) -> None:

@@ -158,7 +158,7 @@ class Peer:
         if state.has_met:
             with clock.phase("exchange"):
                 self._left.append((state.round, parts.pace.meet(state.optimizer, step)))
-        parts.log.write(step, decision, gradient_norm, clock.take(), parts.work.take())
+        parts.log.write(step, decision, gradient_norm, clock.take(), parts.work.take() | clock.take_use())
 
     def _publish(self, state: State) -> StoredObject:
         """Return this round's weights once they are in the store, and in a checkpoint if one is due."""

@@ -1,5 +1,6 @@
 """What a run's own files say, as an experiment's record has it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -114,6 +115,8 @@ def _round(records: Sequence[RoundRecord], began_seconds: float, *, is_warm_up: 
         accuracy=first.accuracy,
         validation_loss=first.validation_loss,
         validation_accuracy=first.validation_accuracy,
+        phase_cpu_seconds=_rounded(_means(record.phase_cpu_seconds for record in records)),
+        phase_peak_bytes=_largest(record.phase_peak_bytes for record in records),
     )
 
 
@@ -151,6 +154,21 @@ def _sums(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, number in counted.items():
             sums[name] = sums.get(name, 0.0) + number
     return sums
+
+
+def _means(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each name over the mappings that have it."""
+    found = list(counts)
+    numbers = Counter(name for each in found for name in each)
+    return {name: total / numbers[name] for name, total in _sums(found).items()}
+
+
+def _largest(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    largest: dict[str, int] = {}
+    for counted in counts:
+        for name, number in counted.items():
+            largest[name] = max(largest.get(name, 0), number)
+    return largest
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

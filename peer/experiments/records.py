@@ -86,7 +86,9 @@ class RoundMeasure(Record, frozen=True):
     sums the phases inside the functions. `invocation_seconds` has, by function, the time inside it of each
     invocation, of all peers: what a platform would bill; where peers compute themselves, what each of these
     took them. Loss and accuracy are over all peers' samples at the
-    weights that the round began with.
+    weights that the round began with. `phase_cpu_seconds` is a peer's CPU by phase (a mean), and
+    `phase_peak_bytes` the largest resident set of any peer in it; a phase in which the kernel does not tell
+    has none.
     """
 
     round: int
@@ -104,6 +106,8 @@ class RoundMeasure(Record, frozen=True):
     accuracy: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    phase_cpu_seconds: dict[str, float] = {}
+    phase_peak_bytes: dict[str, int] = {}
 
 
 class Measure(Record, frozen=True):

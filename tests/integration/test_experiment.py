@@ -96,6 +96,11 @@ def check_measured(cells: dict[str, CellRecord]) -> None:
     assert serverless.functions["gradient"].cpu_seconds > 0
     assert serverless.functions["gradient"].memory_limit_bytes == 2 << 30
     assert all(each.send_seconds > 0 and each.receive_seconds > 0 for each in serverless.rounds)
+    for measured in (serverless, conventional):
+        last = measured.rounds[1]
+        assert {"publish", "compute", "exchange", "update"} <= last.phase_cpu_seconds.keys()
+        assert last.phase_peak_bytes.keys() <= last.phase_seconds.keys()
+    assert conventional.rounds[1].phase_cpu_seconds["compute"] > 0
     assert conventional.functions == ddp.functions == {}
 
 
