@@ -12,8 +12,9 @@ peerless   the whole of it: gateway, functions, store, four peer processes (epoc
 published  the paper's dataflow, re-created (epoch_published.py)
 
 Prints a table, and one JSON line with `ratio_to_floor` (goal: at most 1.20), `speedup_over_published` (goal:
-at least 2) and the host's facts. One batch an invocation, and fresh replicas, are rows without a goal. Needs
-the `dev` extra.
+at least 2) and the host's facts. One batch an invocation, with overlap (results are fetched while others are
+computed) and without, and fresh replicas, are rows without a goal; `benchmarks/overlap.py` measures overlap
+where the store is far away. Needs the `dev` extra.
 """
 
 import argparse
@@ -50,11 +51,13 @@ def measure(setting: Setting, addresses: Addresses, repeats: int) -> tuple[dict[
     tuned = tuned_environment()
     for _ in range(repeats):
         note("floor", epoch_floor.epoch_seconds(setting, tuned))
-        epochs.append(epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=False))
+        epochs.append(epoch_peerless.epoch(addresses, batches_per_invocation=0))
         note("peerless", epochs[-1].seconds)
         note("published, re-created", epoch_published.epoch_seconds(setting, addresses.store))
-        unpacked = epoch_peerless.epoch(addresses, batches_per_invocation=1, is_cold=False)
+        unpacked = epoch_peerless.epoch(addresses, batches_per_invocation=1)
         note("peerless, a batch an invocation", unpacked.seconds)
+        apart = epoch_peerless.epoch(addresses, batches_per_invocation=1, is_overlapping=False)
+        note("the same without overlap", apart.seconds)
         cold = epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=True)
         note("peerless, fresh replicas", cold.seconds)
     shortest = min(epochs, key=lambda epoch: epoch.seconds)
@@ -95,6 +98,9 @@ def report(
         "ratio_to_floor": round(peerless / floor, 3),
         "speedup_over_published": round(seconds["published, re-created"] / peerless, 3),
         "ratio_to_floor_unpacked": round(seconds["peerless, a batch an invocation"] / floor, 3),
+        "overlap_speedup_unpacked": round(
+            seconds["the same without overlap"] / seconds["peerless, a batch an invocation"], 3
+        ),
         "ratio_to_floor_cold": round(seconds["peerless, fresh replicas"] / floor, 3),
         "seconds": {way: round(taken, 3) for way, taken in seconds.items()},
         "profile_seconds": parts,

@@ -81,19 +81,22 @@ def running_platform(setting: Setting, say: Callable[[str], None]) -> Iterator[A
         platform.down(lambda _: None)
 
 
-def epoch(addresses: Addresses, *, batches_per_invocation: int, is_cold: bool) -> Epoch:
+def epoch(
+    addresses: Addresses, *, batches_per_invocation: int, is_cold: bool = False, is_overlapping: bool = True
+) -> Epoch:
     """Return the second epoch of a new run, or the first one on replicas that have done nothing yet.
 
     Args:
         addresses: of the platform.
         batches_per_invocation: 0 is as many as peerless chooses.
         is_cold: measure the first epoch, of fresh replicas.
+        is_overlapping: let invocations begin while results of others are fetched, as is the default.
 
     Raises:
         EOFError: the run failed; the error is on stderr.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
-    arguments = (sender, addresses, batches_per_invocation, is_cold)
+    arguments = (sender, addresses, batches_per_invocation, is_cold, is_overlapping)
     process = SPAWN.Process(target=_send_epoch, args=arguments)
     process.start()
     sender.close()
@@ -105,12 +108,14 @@ def epoch(addresses: Addresses, *, batches_per_invocation: int, is_cold: bool) -
     return measured
 
 
-def _send_epoch(sender: Connection, addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> None:
-    sender.send(_epoch(addresses, batches_per_invocation, is_cold))
+def _send_epoch(
+    sender: Connection, addresses: Addresses, batches_per_invocation: int, is_cold: bool, is_overlapping: bool
+) -> None:
+    sender.send(_epoch(addresses, batches_per_invocation, is_cold, is_overlapping))
     sender.close()
 
 
-def _epoch(addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> Epoch:
+def _epoch(addresses: Addresses, batches_per_invocation: int, is_cold: bool, is_overlapping: bool) -> Epoch:
     config = RunConfig(
         run=f"epoch-{uuid.uuid4().hex[:8]}",
         dataset="mnist",
@@ -129,7 +134,14 @@ def _epoch(addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> 
     store = Store(addresses.store)
     invoker = FunctionInvoker(store, addresses.gateway, config.invocation_seconds)
     with tempfile.TemporaryDirectory() as directory:
-        surroundings = Surroundings(addresses.store, addresses.gateway, Liveness(), 120.0, Path(directory))
+        surroundings = Surroundings(
+            addresses.store,
+            addresses.gateway,
+            Liveness(),
+            120.0,
+            Path(directory),
+            is_overlapping=is_overlapping,
+        )
         config = runs.create(store, config, invoker)
         if is_cold:
             _renew_replicas(addresses)
