@@ -8,6 +8,7 @@ from peer import planning
 from peer.aggregation import Gradient
 from peer.errors import OutOfMemory
 from peer.first_batch import Samples
+from peer.invocation import Stored
 from peer.invokers import LocalInvoker
 from peer.learning.datasets import catalogue
 from peer.learning.shards import plan_shards
@@ -55,7 +56,7 @@ class Full(LocalInvoker):
 
     num_asked = 0
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
         self.num_asked += 1
         raise OutOfMemory("killed", 64 * MIB)
 
