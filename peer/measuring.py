@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from peer.aggregation import Gradient
 from peer.config import current_versions
-from peer.invocation import Stored
 from peer.invokers import Invoker
 from peer.messages import (
     AggregateReply,
@@ -70,19 +69,14 @@ class Observing:
         """See `Invoker.writable`."""
         return self._inner.writable(key)
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
-        """See `Invoker.gradient`; what is kept includes the time of fetching the gradient."""
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+        """See `Invoker.gradient`."""
         began = self._clock()
-        reply, stored = self._inner.gradient(request, result_key)
-
-        def fetch() -> Gradient:
-            gradient = stored.fetch()
-            samples = min(request.micro_batch or gradient.num_samples, gradient.num_samples)
-            data_bytes = sum(part.length for part in request.data.parts)
-            self.seen.append(Seen(samples, data_bytes, self._clock() - began, reply.usage))
-            return gradient
-
-        return reply, Stored(fetch)
+        reply, gradient = self._inner.gradient(request, result_key)
+        samples = min(request.micro_batch or gradient.num_samples, gradient.num_samples)
+        data_bytes = sum(part.length for part in request.data.parts)
+        self.seen.append(Seen(samples, data_bytes, self._clock() - began, reply.usage))
+        return reply, gradient
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """See `Invoker.evaluate`."""

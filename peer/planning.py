@@ -42,7 +42,10 @@ def try_small_passes(store: Store, config: RunConfig, samples: Samples, observin
     size = (config.micro_batch or config.batch_size) // measuring.SMALL_SHARE
     if config.indivisible_layer or not size:
         return
-    _until_warm(store, replace(config, micro_batch=size), samples, observing, size)
+    try:
+        _until_warm(store, replace(config, micro_batch=size), samples, observing, size)
+    except OutOfMemory as error:
+        log.info("passes of %d samples do not fit: %s", size, error)
 
 
 def with_plan(
@@ -176,15 +179,10 @@ def in_force(config: RunConfig, address: GatewayAddress) -> Iterator[None]:
 
 
 def _until_warm(store: Store, config: RunConfig, samples: Samples, observing: Observing, size: int) -> None:
-    """Compute a batch in passes of `size` until a warm replica has, or memory runs out."""
-    held = replace(config, no_adapt=True)
-    try:
-        for _ in range(measuring.MOST_TRIES):
-            if measuring.is_warm(observing.seen, size):
-                return
-            compute_batch(store, held, samples, observing, Work())
-    except OutOfMemory as error:
-        log.info("passes of %d samples are not measured: %s", size, error)
+    for _ in range(measuring.MOST_TRIES):
+        if measuring.is_warm(observing.seen, size):
+            return
+        compute_batch(store, config, samples, observing, Work())
 
 
 @contextmanager

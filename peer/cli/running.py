@@ -55,7 +55,6 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
         metrics_address="" if options["no_metrics"] else options["metrics_address"],
         is_hedging=not options["no_hedge"],
         invoke=options["invoke"],
-        is_overlapping=not options["no_overlap"],
     )
 
 
@@ -135,10 +134,10 @@ def train_here(
     samples = f"{config.num_peers} × {config.batches_per_round or 'all'} × {config.batch_size} samples"
     click.echo(
         f"run {config.run}: {config.num_peers} peers, {config.rounds} rounds of {samples}\n"
-        f"{_pace(config)}"
         f"files in {shortest(surroundings.directory)}/",
         err=True,
     )
+    say_pace(config)
     with (
         planning.in_force(config, surroundings.gateway),
         RunProgress(config.rounds, start.resumed_round or 0) as progress,
@@ -170,6 +169,12 @@ def _boxed(instance: str | None, num_peers: int, directory: Path) -> Iterator[Ca
         raise
     finally:
         peers.remove()
+
+
+def say_pace(config: RunConfig) -> None:
+    """Say, as a run begins, that its peers may be apart, if they may."""
+    if config.staleness:
+        _say(f"peers {pace(config.staleness)}")
 
 
 def run_one(
@@ -207,10 +212,6 @@ def finish(
         click.echo(messages.encode(found))
     else:
         print_summary(found, directory)
-
-
-def _pace(config: RunConfig) -> str:
-    return f"peers {pace(config.staleness)}\n" if config.staleness else ""
 
 
 def _check_exists(store: Store, run: str) -> None:

@@ -66,11 +66,6 @@ def _place_options(command: Declared) -> Declared:
             help="No second attempt of an invocation that takes much longer than the others.",
         ),
         option(
-            "--no-overlap",
-            is_flag=True,
-            help="Fetch each gradient before the next invocation begins, to measure what overlap gains.",
-        ),
-        option(
             "--invoke",
             type=click.Choice(["sync", "async"]),
             default="sync",
@@ -208,6 +203,7 @@ def peer(
         check_agrees(config, wanted, context)
         surroundings = running.surroundings(store.address, config, options)
         make_folder(surroundings.directory)
+    running.say_pace(config)
     with RunProgress(config.rounds, start.resumed_round or 0, peer=rank) as progress:
         result = running.run_one(surroundings, config, start, rank, progress.update)
     running.finish(store, config, result, surroundings.directory, as_json, is_writer=rank == 0)

@@ -1,16 +1,20 @@
 """Runs whose peers may be some rounds apart: what they wait for, what they apply, and how they end."""
 
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from harness import Runner
+from harness import DATASET, Runner
 
 from peer.aggregation import Gradient
 from peer.compute import Compute
 from peer.config import EarlyStopSpec
+from peer.learning.datasets import catalogue
 from peer.messages import Evaluation, ModelSpec, StoredObject
 from peer.rounds import RoundRecord, accuracy
 from peer.store import keys
@@ -193,3 +197,48 @@ def test_peer_alone_is_never_apart_from_itself(local_runner: Runner) -> None:
 
     assert apart[0].weights.checksum == in_step[0].weights.checksum
     assert {record.lead for record in records} == {0}
+
+
+def test_command_line_says_what_the_option_means(local_runner: Runner, tmp_path: Path) -> None:
+    catalogue.push(local_runner.store, DATASET)
+    address = local_runner.surroundings.store
+    (tmp_path / "secret").write_text(address.secret_key)
+    place = [
+        "--store",
+        address.endpoint,
+        "--bucket",
+        address.bucket,
+        "--store-access-key",
+        address.access_key,
+    ]
+    place += ["--store-secret-key-file", str(tmp_path / "secret"), "--dataset", DATASET]
+    program = str(Path(sys.executable).with_name("peerless"))
+
+    def said(command: str, *options: str) -> str:
+        done = subprocess.run(
+            [
+                program,
+                command,
+                *place,
+                "--compute",
+                "local",
+                "--model-arguments",
+                "{input_size: 20}",
+                *options,
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    explained = said("explain", "--staleness", "2")
+    trained = said("train", "--staleness", "2", "--rounds", "3", "--peers", "2", "--batch-size", "8")
+
+    assert "pace      at most 2 rounds apart; weights depend on timing" in explained
+    assert "all_gather: " in explained and "scatter_reduce: " not in explained
+    assert "exchange all_gather: the one in which peers need not be in the same round" in trained
+    assert "peers at most 2 rounds apart; weights depend on timing" in trained
+    assert "rounds late  " in trained and "they depend on timing" in trained

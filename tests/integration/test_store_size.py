@@ -51,7 +51,7 @@ def test_finished_run_has_only_its_result_and_two_checkpoints(
 
 
 def test_run_of_peers_apart_keeps_few_rounds(local_runner: Runner) -> None:
-    staleness, num_rounds, most = 2, 40, 0
+    staleness, num_rounds, most = 2, 24, 0
 
     def count(_record: RoundRecord) -> None:
         nonlocal most
