@@ -13,6 +13,7 @@ from playwright.sync_api import Page as BrowserPage
 
 PHONE = {"width": 390, "height": 844}
 SCREEN = {"width": 1440, "height": 900}
+_PATIENCE_MILLISECONDS = 180_000
 
 # everything shown with the name of its field in the API, and the state that the server has at that moment
 _VALUES = """async () => {
@@ -127,6 +128,7 @@ def open_tab(browser: Browser, url: str, size: dict[str, int] = SCREEN, theme: s
 def open_file(browser: Browser, url: str, size: dict[str, int] = SCREEN, theme: str = "light") -> Tab:
     """Return a tab that has loaded a page."""
     context = browser.new_context(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
+    context.set_default_timeout(_PATIENCE_MILLISECONDS)
     tab = Tab(context.new_page())
 
     def note(message: ConsoleMessage) -> None:

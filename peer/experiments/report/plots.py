@@ -5,6 +5,7 @@ file of its own a plot brings a white ground along. What is simulated is drawn h
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ COLOURS = ("#3b82c4", "#d9822b", "#3f9b6b", "#b8568f", "#8a7bd1", "#8f8a3a", "#c
 
 SIMULATED = "simulated"
 _HATCH = "////"
-_WIDTH, _HEIGHT = 7.2, 4.2
+_WIDTH, _HEIGHT, _ROW = 7.2, 3.6, 0.25
 _LONGEST_OF_TWO = 38
 _MOST_TICKS = 10
 # Any: what matplotlib's types know of its settings depends on its version
@@ -62,7 +63,7 @@ def draw(name: str, title: str, axis_labels: tuple[str, str], paint: Draw, heigh
         title: above the plot.
         axis_labels: of x and y, with units.
         paint: draws into the axes.
-        height: of it all, where it is 7.2 wide.
+        height: without the legend, where it is 7.2 wide.
     """
     # not at import: it takes a second, and only this needs it
     import matplotlib
@@ -80,6 +81,7 @@ def draw(name: str, title: str, axis_labels: tuple[str, str], paint: Draw, heigh
         paint(axes)
         if labels := axes.get_legend_handles_labels()[1]:
             columns = 2 if max(map(len, labels)) <= _LONGEST_OF_TWO else 1
+            figure.set_figheight(height + _ROW * math.ceil(len(labels) / columns))
             figure.legend(loc="outside lower left", frameon=False, fontsize=11, ncols=columns)
         written = io.StringIO()
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -150,6 +152,12 @@ def lines(curves: Sequence[Line], *, is_log: tuple[bool, bool] = (False, False),
             axes.yaxis.set_minor_formatter("{x:g}")
 
     return paint
+
+
+def first(curves: Sequence[Line]) -> tuple[Sequence[Line], str]:
+    """Return as many curves as there are colours, and words on it if there are more."""
+    rest = f" Shown are the first {len(COLOURS)} of {len(curves)}; all are in the table."
+    return curves[: len(COLOURS)], rest if len(curves) > len(COLOURS) else ""
 
 
 def with_level(paint: Draw, level: float, label: str) -> Draw:

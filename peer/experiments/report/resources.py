@@ -94,9 +94,10 @@ def memory_section(experiment: Experiment) -> Section:
         for label, members in [(f"{model}, {who}", _by_batch_size(experiment, variant, model))]
         if members
     ]
+    shown, rest = plots.first(curves)
     labels = ("batch size", "peak resident memory, MiB")
-    svg = plots.draw("memory", "Memory by batch size", labels, plots.lines(curves, is_log=(True, False)))
-    text = "Peak memory of functions and peers by batch size."
+    svg = plots.draw("memory", "Memory by batch size", labels, plots.lines(shown, is_log=(True, False)))
+    text = f"Peak memory of functions and peers by batch size.{rest}"
     return Section(anchor, title, [table, Picture("memory", text, text, svg)])
 
 
@@ -125,18 +126,17 @@ def accuracy_section(experiment: Experiment) -> Section:
         ["variant", "setting", "best accuracy, %", "seconds", "epochs"],
         rows,
     )
-    shown = groups[: len(plots.COLOURS)]
     curves = [
         Line(
             f"{group.variant}, {name_of(group)}",
             [at for at, _ in group.repeats[0].curve],
             [100 * accuracy for _, accuracy in group.repeats[0].curve],
         )
-        for group in shown
+        for group in groups
     ]
+    shown, rest = plots.first(curves)
     labels = ("seconds since the first round began", "accuracy, %")
-    svg = plots.draw("accuracy", title, labels, plots.lines(curves, marks=False))
-    rest = f" Shown are the first {len(shown)} of {len(groups)} settings." if len(groups) > len(shown) else ""
+    svg = plots.draw("accuracy", title, labels, plots.lines(shown, marks=False))
     caption = f"Accuracy over time, of each setting's first repeat.{rest}"
     return Section(anchor, title, [table, Picture("accuracy", caption, caption, svg)])
 

@@ -19,7 +19,7 @@ from peer.experiments.simulator.model import Service
 GOAL = 0.10
 """A prediction that is no further off than this counts as good."""
 
-_ROUNDS = 5
+_ROUNDS = 2
 _BATCH = ("model", "dataset", "batch-size", "compression", "micro-batch", "allocator")
 
 OTHER_SETTINGS, OTHER_REPEATS, ITSELF = "other settings", "other repeats", "itself"
