@@ -10,10 +10,13 @@ floor      forward and backward alone, in as many 1-thread processes as cores, w
            settings and memory layout, samples in local memory (epoch_floor.py)
 peerless   the whole of it: gateway, functions, store, four peer processes (epoch_peerless.py)
 published  the paper's dataflow, re-created (epoch_published.py)
+grid       peerless with so many batches an invocation × replicas, and `--optimize time` (epoch_plan.py)
 
 Prints a table, and one JSON line with `ratio_to_floor` (goal: at most 1.20), `speedup_over_published` (goal:
-at least 2) and the host's facts. One batch an invocation, and fresh replicas, are rows without a goal. Needs
-the `dev` extra.
+at least 2), `planner_to_best` (of the grid; goal: at most 1.05), `unpacked_to_packed` and the host's facts.
+One batch an invocation, with overlap (results are fetched while others are computed) and without, and fresh
+replicas, are rows without a goal; `benchmarks/overlap.py` measures overlap where the store is far away. A
+row's GB-s are the seconds of all functions times their memory limit. Needs the `dev` extra.
 """
 
 import argparse
@@ -22,43 +25,62 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import epoch_floor
 import epoch_peerless
+import epoch_plan
 import epoch_published
 import yaml
-from epoch_peerless import FUNCTION, STACK, Addresses, Epoch
+from epoch_peerless import FUNCTION, STACK, Addresses, Epoch, Way
 from epoch_setting import Setting, write_samples
 from host import host_facts
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _TUNING = ("GLIBC_TUNABLES", *_ONE_THREAD)
 _QUICK_SAMPLES = 8_192
+PACKED = "peerless"
+UNPACKED = "peerless, a batch an invocation"
+NOT_OVERLAPPING = "the same without overlap"
+COLD = "peerless, fresh replicas"
 
 
-def measure(setting: Setting, addresses: Addresses, repeats: int) -> tuple[dict[str, float], Epoch]:
-    """Return the shortest seconds of each way to compute an epoch, and peerless's shortest epoch itself."""
-    taken: dict[str, list[float]] = {}
-    epochs: list[Epoch] = []
+@dataclass
+class Taken:
+    """The shortest seconds of each way to compute an epoch, and the shortest epoch of those by peerless."""
 
-    def note(way: str, seconds: float) -> None:
-        taken.setdefault(way, []).append(seconds)
+    seconds: dict[str, float] = field(default_factory=dict)
+    epochs: dict[str, Epoch] = field(default_factory=dict)
+
+    def note(self, way: str, seconds: float) -> None:
+        """Count one epoch."""
+        self.seconds[way] = min(seconds, self.seconds.get(way, seconds))
         print(f"{way:32} {seconds:8.2f} s", file=sys.stderr)
 
-    tuned = tuned_environment()
+    def note_epoch(self, way: str, epoch: Epoch) -> None:
+        """Count one epoch of peerless."""
+        self.epochs[way] = min(epoch, self.epochs.get(way, epoch), key=lambda each: each.seconds)
+        self.note(way, epoch.seconds)
+
+
+def measure(setting: Setting, addresses: Addresses, repeats: int) -> Taken:
+    """Return what each way to compute an epoch took, one after the other, so many times."""
+    taken, tuned = Taken(), tuned_environment()
+    ways = {
+        PACKED: Way(),
+        UNPACKED: Way(1),
+        NOT_OVERLAPPING: Way(1, is_overlapping=False),
+        COLD: Way(is_cold=True),
+    }
     for _ in range(repeats):
-        note("floor", epoch_floor.epoch_seconds(setting, tuned))
-        epochs.append(epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=False))
-        note("peerless", epochs[-1].seconds)
-        note("published, re-created", epoch_published.epoch_seconds(setting, addresses.store))
-        unpacked = epoch_peerless.epoch(addresses, batches_per_invocation=1, is_cold=False)
-        note("peerless, a batch an invocation", unpacked.seconds)
-        cold = epoch_peerless.epoch(addresses, batches_per_invocation=0, is_cold=True)
-        note("peerless, fresh replicas", cold.seconds)
-    shortest = min(epochs, key=lambda epoch: epoch.seconds)
-    return {way: min(times) for way, times in taken.items()}, shortest
+        taken.note("floor", epoch_floor.epoch_seconds(setting, tuned))
+        taken.note("published, re-created", epoch_published.epoch_seconds(setting, addresses.store))
+        for name, way in ways.items():
+            taken.note_epoch(name, epoch_peerless.epoch(addresses, way))
+        epoch_plan.measure(setting, addresses, taken.note_epoch)
+    return taken
 
 
 def tuned_environment() -> dict[str, str]:
@@ -78,15 +100,15 @@ def profile(epoch: Epoch, floor_seconds: float, num_replicas: int) -> dict[str, 
     return {name: round(seconds, 3) for name, seconds in parts.items()}
 
 
-def report(
-    setting: Setting, addresses: Addresses, seconds: dict[str, float], shortest: Epoch
-) -> dict[str, Any]:
+def report(setting: Setting, addresses: Addresses, taken: Taken) -> dict[str, Any]:
     """Print the table on stderr, and return what the JSON line says."""
-    floor, peerless = seconds["floor"], seconds["peerless"]
-    print(f"\n{'way':32} {'seconds':>8} {'to floor':>9}", file=sys.stderr)
-    for way, taken in seconds.items():
-        print(f"{way:32} {taken:8.2f} {taken / floor:9.2f}", file=sys.stderr)
-    parts = profile(shortest, floor, addresses.num_replicas)
+    seconds = taken.seconds
+    floor, peerless = seconds["floor"], seconds[PACKED]
+    cost = {way: round(epoch.gb_seconds, 2) for way, epoch in taken.epochs.items()}
+    print(f"\n{'way':32} {'seconds':>8} {'to floor':>9} {'GB-s':>8}", file=sys.stderr)
+    for way, shortest in seconds.items():
+        print(f"{way:32} {shortest:8.2f} {shortest / floor:9.2f} {cost.get(way, ''):>8}", file=sys.stderr)
+    parts = profile(taken.epochs[PACKED], floor, addresses.num_replicas)
     print("\nof peerless's epoch, seconds a replica", file=sys.stderr)
     for name, part in parts.items():
         print(f"  {name:14} {part:8.3f}", file=sys.stderr)
@@ -94,9 +116,13 @@ def report(
         "benchmark": "epoch",
         "ratio_to_floor": round(peerless / floor, 3),
         "speedup_over_published": round(seconds["published, re-created"] / peerless, 3),
-        "ratio_to_floor_unpacked": round(seconds["peerless, a batch an invocation"] / floor, 3),
-        "ratio_to_floor_cold": round(seconds["peerless, fresh replicas"] / floor, 3),
-        "seconds": {way: round(taken, 3) for way, taken in seconds.items()},
+        "ratio_to_floor_unpacked": round(seconds[UNPACKED] / floor, 3),
+        "overlap_speedup_unpacked": round(seconds[NOT_OVERLAPPING] / seconds[UNPACKED], 3),
+        "ratio_to_floor_cold": round(seconds[COLD] / floor, 3),
+        "unpacked_to_packed": round(seconds[UNPACKED] / peerless, 3),
+        "planner_to_best": round(epoch_plan.planner_to_best(seconds), 3),
+        "seconds": {way: round(shortest, 3) for way, shortest in seconds.items()},
+        "gb_seconds": cost,
         "profile_seconds": parts,
         "samples": setting.num_samples,
         "replicas": addresses.num_replicas,
@@ -122,8 +148,8 @@ def main() -> None:
         setting = Setting(Path(directory), options.samples, len(os.sched_getaffinity(0)))
         write_samples(setting.directory, options.samples)
         with epoch_peerless.running_platform(setting, lambda line: print(line, file=sys.stderr)) as addresses:
-            seconds, shortest = measure(setting, addresses, options.repeats)
-        print(json.dumps(report(setting, addresses, seconds, shortest)))
+            taken = measure(setting, addresses, options.repeats)
+        print(json.dumps(report(setting, addresses, taken)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """An epoch of peerless itself: platform, functions and peers, as `peerless up` and `train` start them."""
 
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,15 +11,16 @@ from pathlib import Path
 
 from epoch_setting import BATCH_SIZE, MNIST, MODEL, NUM_PEERS, SPAWN, Setting
 
-from peer import rounds, runs
+from peer import planning, rounds, runs
 from peer.config import ALL_BATCHES, GatewayAddress, Liveness, RunConfig, RunStart
 from peer.errors import GatewayUnreachable
 from peer.gateway import Gateway
 from peer.invokers import FunctionInvoker
 from peer.learning.datasets import catalogue
 from peer.local_peers import train_locally
+from peer.memory_limit import GatewayLimits
 from peer.messages import ModelSpec
-from peer.platform import Platform, PlatformOptions
+from peer.platform import MOST_REPLICAS, Platform, PlatformOptions
 from peer.rounds import RoundRecord
 from peer.session import Surroundings
 from peer.store.retry import Patience, retry
@@ -48,12 +50,31 @@ class Epoch:
     Attributes:
         seconds: from when the first peer began it until the last one had taken its step.
         function_seconds: by phase, summed over the invocations of all peers.
+        gb_seconds: all of these times the function's memory limit, of 2^30 bytes: what a platform may bill.
         peer_seconds: by phase, of the peer whose gradient was there last: the others waited for it.
     """
 
     seconds: float
     function_seconds: dict[str, float]
+    gb_seconds: float
     peer_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an epoch is computed.
+
+    Attributes:
+        batches_per_invocation: 0 is as many as peerless chooses.
+        is_cold: measure the first epoch, of fresh replicas.
+        is_overlapping: let invocations begin while results of others are fetched, as is the default.
+        optimize: what the run plans for, empty for no plan; it may scale the function.
+    """
+
+    batches_per_invocation: int = 0
+    is_cold: bool = False
+    is_overlapping: bool = True
+    optimize: str = ""
 
 
 @contextmanager
@@ -81,20 +102,18 @@ def running_platform(setting: Setting, say: Callable[[str], None]) -> Iterator[A
         platform.down(lambda _: None)
 
 
-def epoch(addresses: Addresses, *, batches_per_invocation: int, is_cold: bool) -> Epoch:
+def epoch(addresses: Addresses, way: Way) -> Epoch:
     """Return the second epoch of a new run, or the first one on replicas that have done nothing yet.
 
     Args:
         addresses: of the platform.
-        batches_per_invocation: 0 is as many as peerless chooses.
-        is_cold: measure the first epoch, of fresh replicas.
+        way: how.
 
     Raises:
         EOFError: the run failed; the error is on stderr.
     """
     receiver, sender = SPAWN.Pipe(duplex=False)
-    arguments = (sender, addresses, batches_per_invocation, is_cold)
-    process = SPAWN.Process(target=_send_epoch, args=arguments)
+    process = SPAWN.Process(target=_send_epoch, args=(sender, addresses, way))
     process.start()
     sender.close()
     try:
@@ -105,38 +124,49 @@ def epoch(addresses: Addresses, *, batches_per_invocation: int, is_cold: bool) -
     return measured
 
 
-def _send_epoch(sender: Connection, addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> None:
-    sender.send(_epoch(addresses, batches_per_invocation, is_cold))
+def _send_epoch(sender: Connection, addresses: Addresses, way: Way) -> None:
+    sender.send(_epoch(addresses, way))
     sender.close()
 
 
-def _epoch(addresses: Addresses, batches_per_invocation: int, is_cold: bool) -> Epoch:
+def _epoch(addresses: Addresses, way: Way) -> Epoch:
     config = RunConfig(
         run=f"epoch-{uuid.uuid4().hex[:8]}",
         dataset="mnist",
         num_peers=NUM_PEERS,
-        rounds=1 if is_cold else 2,
+        rounds=1 if way.is_cold else 2,
         batch_size=BATCH_SIZE,
         batches_per_round=ALL_BATCHES,
-        batches_per_invocation=batches_per_invocation,
+        batches_per_invocation=way.batches_per_invocation,
         initial_weights="",
         initial_weights_bytes=0,
         model=ModelSpec(MODEL),
         evaluate_every=0,
         checkpoint_every=0,
         invocation_seconds=300.0,
+        optimize=way.optimize,
+        most_replicas=MOST_REPLICAS if way.optimize else 0,
     )
     store = Store(addresses.store)
     invoker = FunctionInvoker(store, addresses.gateway, config.invocation_seconds)
     with tempfile.TemporaryDirectory() as directory:
-        surroundings = Surroundings(addresses.store, addresses.gateway, Liveness(), 120.0, Path(directory))
-        config = runs.create(store, config, invoker)
-        if is_cold:
+        surroundings = Surroundings(
+            addresses.store,
+            addresses.gateway,
+            Liveness(),
+            120.0,
+            Path(directory),
+            is_overlapping=way.is_overlapping,
+        )
+        limits = GatewayLimits(addresses.gateway, config.largest_memory_bytes)
+        config = runs.create(store, config, invoker, lambda line: print(line, file=sys.stderr), limits)
+        if way.is_cold:
             _renew_replicas(addresses)
-        train_locally(surroundings, config, RunStart(), lambda _: None)
+        with planning.in_force(config, addresses.gateway):
+            train_locally(surroundings, config, RunStart(), lambda _: None)
         records = rounds.read(surroundings.directory / "rounds.jsonl")
     runs.remove(store, config.run)
-    return _measured(records, is_cold)
+    return _measured(records, way.is_cold)
 
 
 def _measured(records: list[RoundRecord], is_cold: bool) -> Epoch:
@@ -152,7 +182,9 @@ def _measured(records: list[RoundRecord], is_cold: bool) -> Epoch:
         for phase, taken in record.function_seconds.items():
             function_seconds[phase] = function_seconds.get(phase, 0.0) + taken
     slowest = max(ended, key=lambda record: record.phase_seconds["compute"])
-    return Epoch(seconds, function_seconds, slowest.phase_seconds)
+    limit_bytes = max(record.functions[FUNCTION].limit_bytes for record in ended)
+    gb_seconds = sum(function_seconds.values()) * limit_bytes / (1 << 30)
+    return Epoch(seconds, function_seconds, gb_seconds, slowest.phase_seconds)
 
 
 def _renew_replicas(addresses: Addresses) -> None:

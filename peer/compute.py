@@ -13,6 +13,7 @@ from peer.decisions import total
 from peer.errors import OutOfMemory, TrainingDiverged
 from peer.fanout import FanOut
 from peer.garbage import Garbage
+from peer.invocation import Attempt, Stored
 from peer.invokers import Invoker
 from peer.learning.datasets.manifest import SHUFFLED, TRAIN, DatasetManifest, PartEntry
 from peer.learning.shards import Range, Shard, locate, split_range
@@ -159,11 +160,11 @@ class Compute:
         weights: StoredObject,
         learning_rate: float,
         result_keys: list[str],
-    ) -> Callable[[int], tuple[Gradient, Evaluation]]:
+    ) -> Attempt[tuple[Gradient, Evaluation]]:
         config = self._config
         local = replace(config.optimizer, learning_rate=learning_rate) if config.local_steps else None
 
-        def attempt(number: int) -> tuple[Gradient, Evaluation]:
+        def attempt(number: int) -> Stored[tuple[Gradient, Evaluation]]:
             invoker = self._means.invoker
             result_key = keys.gradient(
                 config.run, self._generation, round_number, self._rank, invocation, str(number)
@@ -179,10 +180,10 @@ class Compute:
                 codec=config.function_compression,
             )
             with self._noticing_out_of_memory("gradient"):
-                reply, gradient = invoker.gradient(request, result_key)
+                reply, stored = invoker.gradient(request, result_key)
             self._means.work.add_reply("gradient", reply.usage)
             self._means.work.add_bytes("function_put", reply.length)
-            return gradient, reply.training
+            return Stored(lambda: (stored.fetch(), reply.training))
 
         return attempt
 

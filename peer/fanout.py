@@ -84,6 +84,7 @@ class FanOut:
         on_retry: told, in the thread of the invocation, of each error that another attempt follows.
         on_change: told, likewise, when fewer invocations run at once, or more again.
         hedging: None for no second attempts.
+        is_overlapping: let another invocation begin while the result of one is fetched.
     """
 
     def __init__(
@@ -93,13 +94,18 @@ class FanOut:
         on_retry: Callable[[PeerlessError], None],
         on_change: OnChange = _ignored,
         hedging: Hedging | None = None,
+        *,
+        is_overlapping: bool = True,
     ) -> None:
         self._policy = policy
         self._on_retry = on_retry
         self._hedging = hedging
         self._spent = _Spent()
         self._in_flight = InFlight(in_flight, on_change)
-        self._pool = ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="invocation")
+        self._is_overlapping = is_overlapping
+        # half of them may fetch while the others wait for replies
+        num_threads = 2 * in_flight if is_overlapping else in_flight
+        self._pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="invocation")
         self._hedges = ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="hedge")
 
     def run(
@@ -189,8 +195,14 @@ class FanOut:
         budget = _Budget(self._policy)
 
         def next_attempt() -> None:
-            with self._in_flight.one(), invocation.first():
-                self._timed(invocation, observed)
+            with self._in_flight.one() as leave, invocation.first():
+
+                def on_reply() -> None:
+                    invocation.replied()
+                    if self._is_overlapping:
+                        leave()
+
+                self._timed(invocation, observed, on_reply)
 
         def is_retryable(error: PeerlessError) -> bool:
             return not invocation.outcome.done() and budget.allows(error)
@@ -207,10 +219,12 @@ class FanOut:
         except BaseException as error:
             invocation.give_up(error)
 
-    def _timed(self, invocation: Invocation[Any], observed: Observed) -> bool:
+    def _timed(
+        self, invocation: Invocation[Any], observed: Observed, on_reply: Callable[[], None] = _ignored
+    ) -> bool:
         """Make an attempt; return whether its result was the first. A valid one counts as observed."""
         began = time.monotonic()
-        is_first = invocation.attempt()
+        is_first = invocation.attempt(on_reply)
         observed.add(time.monotonic() - began, invocation.size)
         self._in_flight.replied()
         return is_first

@@ -42,17 +42,27 @@ class InFlight:
         return self._num_busy > 0 or self._allowed < self._most
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Run the block once fewer than the allowed number of others run."""
+    def one(self) -> Iterator[Callable[[], None]]:
+        """Run the block once fewer than the allowed number of others run.
+
+        What it is given makes room for another one before the block ends.
+        """
         with self._has_room:
             self._has_room.wait_for(lambda: self._running < self._allowed)
             self._running += 1
-        try:
-            yield
-        finally:
+        is_left = False
+
+        def leave() -> None:
+            nonlocal is_left
             with self._has_room:
-                self._running -= 1
+                self._running -= not is_left
+                is_left = True
                 self._has_room.notify_all()
+
+        try:
+            yield leave
+        finally:
+            leave()
 
     def busy(self) -> None:
         """Count a busy reply."""

@@ -5,13 +5,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from peer.abandonment import Abandoned, Abandonment
 
 Result = TypeVar("Result")
-Attempt = Callable[[int], Result]
-"""Makes attempt number n of one invocation and returns its checked result, or raises a PeerlessError."""
+
+
+@dataclass(frozen=True)
+class Stored(Generic[Result]):
+    """A result that is in the store: the replica is free for another invocation while it is fetched."""
+
+    fetch: Callable[[], Result]
+
+
+Attempt = Callable[[int], Result | Stored[Result]]
+"""Makes attempt number n of one invocation: its checked result, or what fetches that; PeerlessErrors."""
 
 
 class Invocation(Generic[Result]):
@@ -51,8 +61,11 @@ class Invocation(Generic[Result]):
         finally:
             self.running_since = None
 
-    def attempt(self) -> bool:
+    def attempt(self, on_reply: Callable[[], None]) -> bool:
         """Make one attempt; return whether its result was the first, which has become the outcome.
+
+        Args:
+            on_reply: told that the replica is free again, if the result is still to be fetched.
 
         Raises:
             Abandoned: another attempt was faster, or nobody waits for this invocation any more.
@@ -67,12 +80,21 @@ class Invocation(Generic[Result]):
             self._under_way.add(abandonment)
         try:
             with abandonment:
-                result = self._attempt(number)
+                found = self._attempt(number)
+                if isinstance(found, Stored):
+                    on_reply()
+                    result = found.fetch()
+                else:
+                    result = found
             return self._take(result)
         finally:
             with self._lock:
                 self._under_way.discard(abandonment)
             self._end_if_given_up()
+
+    def replied(self) -> None:
+        """Note that the first attempt has its reply: it straggles no more."""
+        self.running_since = None
 
     def give_up(self, error: BaseException) -> None:
         """Make this error the outcome, unless there is one, or an attempt that is under way comes to one."""

@@ -16,6 +16,7 @@ from peer.compression.codecs import codec_named
 from peer.config import GatewayAddress, RunConfig, is_adaptive
 from peer.errors import FunctionRefused, InvocationFailed, ObjectMissing
 from peer.gateway import Gateway
+from peer.invocation import Stored
 from peer.learning.worker import Worker
 from peer.messages import (
     AggregateReply,
@@ -45,11 +46,12 @@ class Invoker(Protocol):
     def writable(self, key: str) -> str:
         """Return the address under which it may write this object."""
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
-        """Return the reply and the checked gradient.
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
+        """Return the reply, and what fetches and checks the gradient.
 
         Raises:
-            FunctionError, StoreError: see `Gateway.invoke`; this attempt has no result.
+            FunctionError, StoreError: see `Gateway.invoke`; this attempt has no result. Fetching raises them,
+                too.
         """
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
@@ -89,17 +91,21 @@ class FunctionInvoker:
         """Return a presigned PUT URL of the same validity."""
         return self._store.sign_put(key, self._valid_seconds)
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
-        """Invoke `gradient` and fetch what it stored; see `Invoker.gradient`."""
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
+        """Invoke `gradient`; what it stored is fetched later. See `Invoker.gradient`."""
         reply = self._invoke("gradient", request, GradientReply)
-        try:
-            buffer = self._store.get(result_key, reply.length, reply.checksum)
-        except ObjectMissing as error:
-            raise InvocationFailed(
-                f"function gradient replied, but its result is not stored: {error}"
-            ) from error
-        codec = codec_named(request.codec)
-        return reply, decode_gradient(buffer, reply.training.num_samples, codec, key=result_key)
+
+        def fetch() -> Gradient:
+            try:
+                buffer = self._store.get(result_key, reply.length, reply.checksum)
+            except ObjectMissing as error:
+                raise InvocationFailed(
+                    f"function gradient replied, but its result is not stored: {error}"
+                ) from error
+            codec = codec_named(request.codec)
+            return decode_gradient(buffer, reply.training.num_samples, codec, key=result_key)
+
+        return reply, Stored(fetch)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Invoke `evaluate`; see `Invoker.gradient`."""
@@ -149,14 +155,14 @@ class AdaptingInvoker:
         """See `Invoker.writable`."""
         return self._inner.writable(key)
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
         """Invoke with the present micro-batch instead of the request's; see `Invoker.gradient`."""
         largest_batch = max(sum(stop - start for _, start, stop in each.ranges) for each in request.batches)
         with self._adapter.noticing("gradient", largest_batch, _which(request)) as micro_batch:
             request = msgspec.structs.replace(request, micro_batch=micro_batch)
-            reply, gradient = self._inner.gradient(request, result_key)
+            reply, stored = self._inner.gradient(request, result_key)
         self._adapter.limit_bytes = reply.usage.memory_limit_bytes
-        return reply, gradient
+        return reply, stored
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """See `Invoker.gradient`."""
@@ -196,12 +202,12 @@ class LocalInvoker:
         """Return the key; the result stays in this process."""
         return key
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
         """Compute a gradient; see `Invoker.gradient`. The reply has length 0: nothing was stored."""
         with self._lock:
             reply = self._worker.gradient(request)
             gradient = decode_gradient(self._result, reply.training.num_samples, codec_named(request.codec))
-        return msgspec.structs.replace(reply, length=0), gradient
+        return msgspec.structs.replace(reply, length=0), Stored(lambda: gradient)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Evaluate; see `Invoker.gradient`."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from peer.aggregation import Gradient
 from peer.config import current_versions
+from peer.invocation import Stored
 from peer.invokers import Invoker
 from peer.messages import (
     AggregateReply,
@@ -69,14 +70,19 @@ class Observing:
         """See `Invoker.writable`."""
         return self._inner.writable(key)
 
-    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Gradient]:
-        """See `Invoker.gradient`."""
+    def gradient(self, request: GradientRequest, result_key: str) -> tuple[GradientReply, Stored[Gradient]]:
+        """See `Invoker.gradient`; what is kept includes the time of fetching the gradient."""
         began = self._clock()
-        reply, gradient = self._inner.gradient(request, result_key)
-        samples = min(request.micro_batch or gradient.num_samples, gradient.num_samples)
-        data_bytes = sum(part.length for part in request.data.parts)
-        self.seen.append(Seen(samples, data_bytes, self._clock() - began, reply.usage))
-        return reply, gradient
+        reply, stored = self._inner.gradient(request, result_key)
+
+        def fetch() -> Gradient:
+            gradient = stored.fetch()
+            samples = min(request.micro_batch or gradient.num_samples, gradient.num_samples)
+            data_bytes = sum(part.length for part in request.data.parts)
+            self.seen.append(Seen(samples, data_bytes, self._clock() - began, reply.usage))
+            return gradient
+
+        return reply, Stored(fetch)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """See `Invoker.evaluate`."""

@@ -95,12 +95,13 @@ def predicted(
     busy = min(replicas, peers * min(width, per_peer))
     shared = max(1.0, busy / cores) if cores else 1.0
     one_batch = shared * batch_seconds(measured.passes, size, shape.batch_size)
-    overhead = measured.upload_seconds + measured.request_seconds
-    full = overhead + packing * one_batch
-    last = overhead + (shape.num_batches - (per_peer - 1) * packing) * one_batch
+    # a replica serves the next request while the result of the last one is on its way
+    way = measured.request_seconds
+    full = measured.upload_seconds + packing * one_batch
+    last = measured.upload_seconds + (shape.num_batches - (per_peer - 1) * packing) * one_batch
     computed = max(
-        makespan(width, per_peer - 1, full, 1, last),
-        makespan(replicas, peers * (per_peer - 1), full, peers, last),
+        makespan(width, per_peer - 1, full + way, 1, last + way),
+        makespan(replicas, peers * (per_peer - 1), full, peers, last) + way,
     )
     # weights put; then in the exchange one gradient put and the others' read
     exchanged = (1 + peers) * measured.upload_seconds
@@ -113,7 +114,7 @@ def predicted(
         replicas=replicas,
         micro_batch=0 if size >= shape.batch_size else size,
         limit_bytes=limit_bytes,
-        invocation_seconds=full if per_peer > 1 else last,
+        invocation_seconds=way + (full if per_peer > 1 else last),
         round_seconds=measured.fetch_seconds + computed + exchanged,
         function_seconds=function_seconds,
         gb_seconds=function_seconds * (limit_bytes or peak_bytes or _GIB) / _GIB,

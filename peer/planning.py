@@ -42,10 +42,7 @@ def try_small_passes(store: Store, config: RunConfig, samples: Samples, observin
     size = (config.micro_batch or config.batch_size) // measuring.SMALL_SHARE
     if config.indivisible_layer or not size:
         return
-    try:
-        _until_warm(store, replace(config, micro_batch=size), samples, observing, size)
-    except OutOfMemory as error:
-        log.info("passes of %d samples do not fit: %s", size, error)
+    _until_warm(store, replace(config, micro_batch=size), samples, observing, size)
 
 
 def with_plan(
@@ -179,10 +176,15 @@ def in_force(config: RunConfig, address: GatewayAddress) -> Iterator[None]:
 
 
 def _until_warm(store: Store, config: RunConfig, samples: Samples, observing: Observing, size: int) -> None:
-    for _ in range(measuring.MOST_TRIES):
-        if measuring.is_warm(observing.seen, size):
-            return
-        compute_batch(store, config, samples, observing, Work())
+    """Compute a batch in passes of `size` until a warm replica has, or memory runs out."""
+    held = replace(config, no_adapt=True)
+    try:
+        for _ in range(measuring.MOST_TRIES):
+            if measuring.is_warm(observing.seen, size):
+                return
+            compute_batch(store, held, samples, observing, Work())
+    except OutOfMemory as error:
+        log.info("passes of %d samples are not measured: %s", size, error)
 
 
 @contextmanager

@@ -62,7 +62,8 @@ class Surroundings:
 
     `metrics_address` is of this machine; with an empty one, they are counted and served nowhere. `is_hedging`
     is whether invocations that take long get a second attempt; by `invoke`, functions are waited for, or
-    called through the gateway's queue.
+    called through the gateway's queue. `is_overlapping` is whether an invocation begins while the result of
+    another is fetched.
     """
 
     store: StoreAddress
@@ -73,6 +74,7 @@ class Surroundings:
     metrics_address: str = ""
     is_hedging: bool = True
     invoke: Literal["sync", "async"] = "sync"
+    is_overlapping: bool = True
 
 
 def run_peer(
@@ -285,7 +287,14 @@ class _Session:
             work = self.accounts.work
             hedging = Hedging(on_hedge=work.add_hedge, on_won=work.add_hedge_won)
         width = max(1, replicas // config.num_peers)
-        return FanOut(width, policy, self.accounts.add_retry, adapter.changed_in_flight, hedging)
+        return FanOut(
+            width,
+            policy,
+            self.accounts.add_retry,
+            adapter.changed_in_flight,
+            hedging,
+            is_overlapping=surroundings.is_overlapping and config.compute == "functions",
+        )
 
     def _first_manifest(self) -> PeerManifest:
         return PeerManifest(

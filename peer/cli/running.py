@@ -55,6 +55,7 @@ def surroundings(store: StoreAddress, config: RunConfig, options: dict[str, Any]
         metrics_address="" if options["no_metrics"] else options["metrics_address"],
         is_hedging=not options["no_hedge"],
         invoke=options["invoke"],
+        is_overlapping=not options["no_overlap"],
     )
 
 

@@ -66,6 +66,11 @@ def _place_options(command: Declared) -> Declared:
             help="No second attempt of an invocation that takes much longer than the others.",
         ),
         option(
+            "--no-overlap",
+            is_flag=True,
+            help="Fetch each gradient before the next invocation begins, to measure what overlap gains.",
+        ),
+        option(
             "--invoke",
             type=click.Choice(["sync", "async"]),
             default="sync",

@@ -1,6 +1,7 @@
 """Where an experiment runs: a platform of its own, or a gateway and a store that somebody else keeps."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,12 +9,14 @@ from pathlib import Path
 
 from peer.config import GatewayAddress
 from peer.errors import GatewayUnreachable, PlatformError
-from peer.gateway import Gateway
+from peer.gateway import Gateway, specification_of
 from peer.local_gateway import ready_replicas
-from peer.platform import Platform, PlatformOptions
+from peer.platform import FUNCTIONS, Platform, PlatformOptions
 from peer.processes import has_ended
 from peer.store.retry import Patience, retry
 from peer.store.s3 import Store, StoreAddress
+
+log = logging.getLogger(__name__)
 
 FUNCTION = "gradient"
 
@@ -27,7 +30,7 @@ class Place:
 
     Args:
         store: where runs and datasets go.
-        gateway: with its password, if replicas are to be asked for.
+        gateway: with its password, if functions are to be put back as they were.
         outage_seconds: how long either may be away before the experiment ends.
     """
 
@@ -36,6 +39,7 @@ class Place:
         self.gateway_address = gateway
         self.outage_seconds = outage_seconds
         self._replicas_before: int | None = None
+        self._limits_before: dict[str, dict[str, str]] = {}
 
     def wait(self, say: Say) -> None:
         """Return once the gateway answers.
@@ -53,30 +57,47 @@ class Place:
 
         retry(gateway.check, Patience(self.outage_seconds, longest_seconds=2.0), on_retry=missed)
 
-    def scale(self, replicas: int | None) -> None:
-        """Return once the function `gradient` has so many replicas; None leaves them as they are.
+    def prepare(self, replicas: int | None) -> None:
+        """Return once functions have the limits that they had at first, and `gradient` so many replicas.
+
+        A cell may have raised limits (`largest-memory`), which the next one is not to find.
+
+        Args:
+            replicas: None leaves them as they are.
 
         Raises:
             FunctionError, PlatformError: it does not come to that.
         """
-        if replicas is None:
-            return
+        if not self.gateway_address.password and replicas is None:
+            return  # the gateway cannot be asked
         gateway = Gateway(self.gateway_address)
-        before = int(gateway.describe(FUNCTION).get("replicas", 0))
-        if self._replicas_before is None:
-            self._replicas_before = before
-        if before != replicas:
-            gateway.scale(FUNCTION, replicas)
+        self._put_limits_back(gateway)
+        if replicas is not None:
+            before = int(gateway.describe(FUNCTION).get("replicas", 0))
+            if self._replicas_before is None:
+                self._replicas_before = before
+            if before != replicas:
+                gateway.scale(FUNCTION, replicas)
         retry(partial(ready_replicas, gateway, FUNCTION), _READY)
 
     def restore(self) -> None:
-        """Give the function as many replicas as it had, if that was changed and the gateway is there."""
-        if self._replicas_before is None:
-            return
+        """Put back what cells have changed of the functions, if the gateway is there."""
+        gateway = Gateway(self.gateway_address)
         try:
-            Gateway(self.gateway_address).scale(FUNCTION, self._replicas_before)
-        except GatewayUnreachable:
-            return
+            if self._limits_before:
+                self._put_limits_back(gateway)
+            if self._replicas_before is not None:
+                gateway.scale(FUNCTION, self._replicas_before)
+        except GatewayUnreachable as error:
+            log.warning("functions may have other limits or replicas than before: %s", error)
+
+    def _put_limits_back(self, gateway: Gateway) -> None:
+        for function in FUNCTIONS:
+            description = gateway.describe(function)
+            limits = description.get("limits") or {}
+            before = self._limits_before.setdefault(function, limits)
+            if limits != before:
+                gateway.update({**specification_of(description), "limits": before})
 
 
 class OwnPlatform(Place):

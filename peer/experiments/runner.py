@@ -157,7 +157,7 @@ class Runner:
         assert config is not None
         if cell.variant == SERVERLESS:
             self._place.wait(self._say)
-            self._place.scale(
+            self._place.prepare(
                 int(cell.settings["replicas"]) if "replicas" in cell.settings else self._replicas
             )
         # a name of its own, for peers of an attempt that was killed may go on for a round

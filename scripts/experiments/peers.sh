@@ -13,8 +13,8 @@ Ends with report.html and report.md in experiments/peers.
 Example: scripts/experiments/peers.sh --set peers=1,2 --set exchange=scatter_reduce
 --set NAME=VALUE changes the matrix. The same command goes on where it was stopped or killed. PEERLESS_SET="peers=2,4
 rounds=5", PEERLESS_OUTPUT and so on stand for options; PEERLESS_GATEWAY and PEERLESS_STORE name a platform elsewhere, of
-which nothing is started or ended: runs are removed from its store as they end, and its functions have as many replicas
-afterwards as before.
+which nothing is started or ended: runs are removed from its store as they end, and its functions have the replicas and
+limits afterwards that they had before.
 END
 }
 

@@ -16,6 +16,7 @@ from peer.errors import (
 )
 from peer.fanout import FanOut, Hedging, RetryPolicy
 from peer.hedging import HedgePolicy
+from peer.invocation import Stored
 
 
 def failing(errors: list[PeerlessError]) -> Callable[[int], int]:
@@ -272,3 +273,52 @@ def test_run_that_fails_abandons_what_runs_beside_it() -> None:
     fan_out.close()
 
     assert hung.ended.is_set()
+
+
+def test_next_invocation_begins_while_a_result_is_fetched() -> None:
+    second_began = threading.Event()
+
+    def fetch() -> str:
+        assert second_began.wait(WAIT_SECONDS)
+        return "fetched"
+
+    def second(_number: int) -> str:
+        second_began.set()
+        return "second"
+
+    fan_out = FanOut(1, RetryPolicy(), lambda _error: None)
+
+    assert list(fan_out.run([lambda _: Stored(fetch), second])) == ["fetched", "second"]
+    fan_out.close()
+
+
+def test_without_overlap_the_next_invocation_waits_for_the_result() -> None:
+    order: list[str] = []
+
+    def fetch() -> str:
+        threading.Event().wait(0.1)
+        order.append("fetched")
+        return "first"
+
+    def second(_number: int) -> str:
+        order.append("second began")
+        return "second"
+
+    fan_out = FanOut(1, RetryPolicy(), lambda _error: None, is_overlapping=False)
+
+    assert list(fan_out.run([lambda _: Stored(fetch), second])) == ["first", "second"]
+    assert order == ["fetched", "second began"]
+    fan_out.close()
+
+
+def test_result_that_cannot_be_fetched_is_computed_again() -> None:
+    def fetch() -> int:
+        raise InvocationFailed("its result is not stored")
+
+    def attempt(number: int) -> int | Stored[int]:
+        return number or Stored(fetch)
+
+    fan_out = FanOut(1, RetryPolicy(), lambda _error: None)
+
+    assert list(fan_out.run([attempt])) == [1]
+    fan_out.close()

@@ -41,7 +41,7 @@ def planned(target: str, caps: Caps = FREE, shape: Shape = SHAPE, measured: Meas
     return plan(target, measured, shape, caps)
 
 
-def schedule(num_peers: int, width: int, replicas: int, jobs: list[float]) -> float:
+def schedule(num_peers: int, width: int, replicas: int, jobs: list[float], way: float) -> float:
     """Return when all peers' invocations have ended, each begun in turn, by trying it out."""
     free_at = [0.0] * replicas
     lanes = [[0.0] * width for _ in range(num_peers)]
@@ -49,7 +49,8 @@ def schedule(num_peers: int, width: int, replicas: int, jobs: list[float]) -> fl
         for own in lanes:
             own.sort()
             free_at.sort()
-            own[0] = free_at[0] = max(own[0], free_at[0]) + seconds
+            free_at[0] = max(own[0], free_at[0]) + seconds
+            own[0] = free_at[0] + way
     return max(max(own) for own in lanes)
 
 
@@ -248,8 +249,10 @@ def test_predicted_round_is_what_a_schedule_takes(
 
     found = predicted(packing, replicas, 64, GIB, MEASURED, shape, cores=0)
 
-    took = schedule(peers, max(1, replicas // peers), replicas, [0.03 + size * 1.0 for size in sizes])
-    assert found.round_seconds - 0.05 - (1 + peers) * 0.02 == pytest.approx(took)
+    jobs = [0.02 + size * 1.0 for size in sizes]
+    took = schedule(peers, max(1, replicas // peers), replicas, jobs, way=0.01)
+    # with several peers on one replica it idles now and then, at most while each result is on its way
+    assert -1e-6 < took - (found.round_seconds - 0.05 - (1 + peers) * 0.02) < 0.01 * len(jobs)
 
 
 def test_makespan_counts_the_last_lane() -> None:

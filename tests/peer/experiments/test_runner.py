@@ -3,6 +3,7 @@
 import http.server
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disks import fill, small_disk
@@ -17,7 +18,8 @@ from peer.experiments.place import Place, given_place
 from peer.experiments.process import Ended, option_arguments
 from peer.experiments.records import CellRecord, Measure
 from peer.experiments.runner import Planned, Runner, due, seconds_left
-from peer.gateway import Gateway
+from peer.gateway import Gateway, specification_of
+from peer.sizes import quantity
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import free_port
@@ -198,16 +200,25 @@ def test_place_whose_gateway_stays_away_gives_up() -> None:
         Place(None, address, outage_seconds=0.1).wait(print)  # type: ignore[arg-type]
 
 
-def test_place_of_somebody_else_has_its_replicas_back_afterwards(platform: LocalPlatform) -> None:
+def test_place_of_somebody_else_is_afterwards_as_it_was(platform: LocalPlatform) -> None:
     gateway = Gateway(platform.gateway)
 
     with given_place(platform.store_address, platform.gateway, 30.0) as place:
-        place.scale(1)
-        place.scale(3)
-        during = gateway.describe("gradient")["replicas"]
+        place.prepare(1)
+        gateway.update(limited(gateway.describe("gradient"), 3 << 30))
+        place.prepare(3)
+        between = gateway.describe("gradient")
+        gateway.update(limited(between, 3 << 30))
 
-    assert (during, gateway.describe("gradient")["replicas"]) == (3, 2)
+    after = gateway.describe("gradient")
+    assert (between["replicas"], between["limits"]["memory"]) == (3, "2Gi")
+    assert (after["replicas"], after["limits"]["memory"]) == (2, "2Gi")
     assert poll(lambda: gateway.describe("gradient")["availableReplicas"] == 2 or None, Patience(60.0))
+
+
+def limited(description: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
+    limits = {**description["limits"], "memory": quantity(limit_bytes)}
+    return {**specification_of(description), "limits": limits}
 
 
 def test_given_place_without_a_store_is_refused_before_anything_runs() -> None:
