@@ -157,7 +157,7 @@ def test_kill_that_the_gateway_does_not_tell_of_is_adapted_to(
         config = Runner(surroundings).create(name, **(WIDE | {"batch_size": batch, "rounds": 2}))
         results = Runner(surroundings).go(config)
 
-    assert server.num_kills == 2
+    assert server.num_kills >= 2
     assert len({result.weights.checksum for result in results}) == 1
     assert [(each.what, each.before, each.after) for each in config.adaptations] == [
         ("micro_batch", batch, (batch + 1) // 2)
