@@ -1,12 +1,15 @@
 """The scripts of experiments: what they start and end, with a `peerless` that only writes down its calls."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from peer.experiments import matrix
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((CHECKOUT / "scripts" / "experiments").glob("*.sh"))
@@ -63,6 +66,13 @@ def test_script_with_help_says_how_it_is_used_and_does_nothing(script: Path) -> 
     assert outcome.stdout.startswith(f"Usage: scripts/experiments/{script.name}")
     assert "--quick" in outcome.stdout
     assert len(script.read_text().splitlines()) < 60
+
+
+def test_presets_are_those_of_the_document_and_scripts_have_one() -> None:
+    text = (CHECKOUT / "docs/experiments.md").read_text().partition("## Presets")[2].partition("## ")[0]
+
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", text, re.M)) == matrix.presets()
+    assert set(MATRICES) <= set(matrix.presets())
 
 
 def test_script_without_a_platform_starts_one_and_ends_it(checkout: FakeCheckout) -> None:
