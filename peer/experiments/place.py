@@ -42,11 +42,13 @@ class Place:
         self._limits_before: dict[str, dict[str, str]] = {}
 
     def wait(self, say: Say) -> None:
-        """Return once the gateway answers.
+        """Return once the gateway answers, if there is one.
 
         Raises:
             GatewayUnreachable: it stays away.
         """
+        if not self.gateway_address.url:
+            return
         gateway, is_first = Gateway(self.gateway_address), True
 
         def missed(_error: Exception) -> None:

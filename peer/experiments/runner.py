@@ -16,6 +16,7 @@ from peer.boxes import BOX_FILE, Box
 from peer.config import RunConfig, current_versions
 from peer.errors import (
     ClockSkewed,
+    ConfigurationError,
     FileNotWritten,
     FunctionMissing,
     GatewayDenied,
@@ -105,7 +106,7 @@ class Runner:
 
     Args:
         matrix: what is asked.
-        directory: of the experiment; `records.begin` has made it.
+        directory: of the experiment; `records.begun` has made it.
         place: where gateway and store are.
         replicas: of `gradient` where a cell does not say; None leaves them as they are.
         data_dir: where datasets' own files are.
@@ -155,11 +156,9 @@ class Runner:
         """Return how one attempt ended, and whether an outage has had a part in it."""
         cell, config = planned.cell, planned.config
         assert config is not None
+        self._place.wait(self._say)
         if cell.variant == SERVERLESS:
-            self._place.wait(self._say)
-            self._place.prepare(
-                int(cell.settings["replicas"]) if "replicas" in cell.settings else self._replicas
-            )
+            self._place.prepare(cell.settings.get("replicas", self._replicas))
         # a name of its own, for peers of an attempt that was killed may go on for a round
         attempts = f"{self._matrix.name}-{cell.id}"
         run = f"{attempts}-{datetime.now(UTC):%H%M%S}"
@@ -170,14 +169,17 @@ class Runner:
         started, load_average, began = _now(), os.getloadavg()[0], time.monotonic()
         try:
             ended = process.run(self._matrix.timeout)
+            seconds = time.monotonic() - began
         finally:
             self._remove_runs(attempts)
-        seconds = time.monotonic() - began
         _check_goes_on(ended)
-        measured, error = None, ended.text
-        if ended.exit_code == 0:
-            measured, error = process.measured(self._matrix.warm_up_rounds), ""
-        record = self._record(planned, _status(ended), error, started, seconds)
+        measured, status, error = None, _status(ended), ended.text
+        if status == "ok":
+            try:
+                measured, error = process.measured(self._matrix.warm_up_rounds), ""
+            except ConfigurationError as unreadable:
+                status, error = "failed", str(unreadable)
+        record = self._record(planned, status, error, started, seconds)
         record = msgspec.structs.replace(
             record,
             run=run,
