@@ -1,7 +1,6 @@
 """Runs an experiment's cells, one after the other, and writes down each as soon as it has ended."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,11 +143,16 @@ class Runner:
             on_cell(record)
 
     def _attempted(self, planned: Planned) -> CellRecord:
-        """Return how a cell ended; one that an outage has disturbed is tried again once."""
+        """Return how a cell ended; one that an outage has disturbed is tried again once.
+
+        What the first attempt has measured nevertheless is in the folder, in case the second is killed.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             record, is_disturbed = self._attempt(planned)
             if not is_disturbed or attempt == _ATTEMPTS:
                 break
+            if record.measured is not None:
+                records.append(self._directory, record)
             self._say(f"{planned.cell}: gateway or store were away meanwhile; once again")
         return record
 
@@ -164,8 +168,8 @@ class Runner:
         run = f"{attempts}-{datetime.now(UTC):%H%M%S}"
         directory = self._directory / records.RUNS
         process = CellProcess(cell, config, self._place, run, directory, self._data_dir)
-        for before in directory.glob(f"{attempts}-*"):
-            shutil.rmtree(before, ignore_errors=True)
+        for weights in directory.glob(f"{attempts}-*/model.safetensors"):
+            weights.unlink(missing_ok=True)
         started, load_average, began = _now(), os.getloadavg()[0], time.monotonic()
         try:
             ended = process.run(self._matrix.timeout)
