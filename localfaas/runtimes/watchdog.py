@@ -25,6 +25,8 @@ from typing import IO
 _LISTEN_FD = 3
 _CHUNK_BYTES = 1 << 16
 _FAILED_START = 127
+_LEAST_FREE = 8
+"""Processes that a small script with a pipe or two needs at once."""
 _DEFAULT_TYPE = "application/octet-stream"
 
 
@@ -110,7 +112,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _end_if_killed(done.returncode)
         if done.returncode:
             text = done.stdout or f"exit status {done.returncode}\n".encode()
-            return self._reply(500, text, "text/plain")
+            num_bytes = self._reply(500, text, "text/plain")
+            _end_if_full()
+            return num_bytes
         return self._reply(200, done.stdout, self._content_type())
 
     def _stream(self) -> int:
@@ -152,12 +156,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _end_if_killed(status)
         if not num_bytes:
             text = f"exit status {status}\n".encode() if status else b""
-            return self._reply(500 if status else 200, text, self._content_type())
-        if status:
+            num_bytes = self._reply(500 if status else 200, text, self._content_type())
+        elif status:
             # Without its end the reply is seen to be broken.
             self.close_connection = True
         else:
             self._write(b"0\r\n\r\n")
+        if status:
+            _end_if_full()
         return num_bytes
 
     def _body(self) -> Iterator[bytes]:
@@ -204,6 +210,23 @@ def _end_if_killed(status: int) -> None:
     """End this process where its child was killed: the gateway then finds out why, such as its memory."""
     if status == -signal.SIGKILL:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_if_full() -> None:
+    """End this process where it can hardly start another one: what requests left behind is as many as may be.
+
+    The gateway then ends those, too, and has another replica instead.
+    """
+    is_tried = threading.Event()
+    threads = [threading.Thread(target=is_tried.wait, daemon=True) for _ in range(_LEAST_FREE)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        print("Too many processes are left by requests: this replica ends.", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    finally:
+        is_tried.set()
 
 
 def main() -> None:
