@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
 AMPLE = 1024 * MIB
-BATCH = 256
+BATCH = 512
 WIDE = {
     "dataset": "synthetic-1600-1x20x20",
     "num_peers": 2,

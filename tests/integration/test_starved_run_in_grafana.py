@@ -30,8 +30,8 @@ BOUNDS: dict[str, tuple[float, float, float]] = {
 }
 # parts of a whole; pressure is added up over replicas
 AT_MOST_ONE = re.compile(r"accuracy|progress|round's time|exchange|limit|errors|space", re.I)
-# rightly zero as long as all is well
-MAY_BE_ZERO = {"MinIO: requests that wait"}
+# rightly zero as long as all is well, and peers are in step
+MAY_BE_ZERO = {"MinIO: requests that wait", "Late gradients"}
 NEEDS_PSI = "function:memory_pressure_ratio:rate1m"
 
 

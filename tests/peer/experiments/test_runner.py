@@ -202,6 +202,7 @@ def test_place_whose_gateway_stays_away_gives_up() -> None:
 
 def test_place_of_somebody_else_is_afterwards_as_it_was(platform: LocalPlatform) -> None:
     gateway = Gateway(platform.gateway)
+    gateway.scale("gradient", 2)  # other tests' load may have added some
 
     with given_place(platform.store_address, platform.gateway, 30.0) as place:
         place.prepare(1)
