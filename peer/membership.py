@@ -19,6 +19,7 @@ from peer.messages import MemberRecord
 from peer.store import keys
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store
+from peer.store.transfer import Timeouts
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Membership:
         self._record = msgspec.structs.replace(
             self._record, generation=start.generation, resumed_round=start.resumed_round
         )
-        self._beat()
+        self._beat(self._store)
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -89,9 +90,7 @@ class Membership:
         Raises:
             RankTaken: another incarnation has written the member object.
         """
-        now = self._read(self._key)
-        if now is not None and now.incarnation != self.incarnation:
-            raise _taken(now)
+        self._confirm(self._store)
 
     def leave(self, state: str, reason: str = "") -> None:
         """Stop beating and say why: `finished`, `stopped` or `failed`. A lost store is only logged."""
@@ -103,7 +102,7 @@ class Membership:
         self._record = _fitting(left)
         try:
             self.confirm()
-            self._beat()
+            self._beat(self._store)
         except (RankTaken, StoreError) as error:
             log.warning("rank %d could not record that it %s: %s", self._record.peer, state, error)
 
@@ -120,24 +119,31 @@ class Membership:
         self._short_of_memory = {}
 
     def _keep_beating(self) -> None:
+        # a request that hangs is given up, and made again, before the others take this peer for lost
+        seconds = self._liveness.peer_seconds
+        store = self._store.with_patience(Patience(seconds), Timeouts(read_seconds=seconds / 2))
         while not self._ended.wait(self._liveness.heartbeat_seconds):
             try:
-                self.confirm()
-                self._beat()
+                self._confirm(store)
+                self._beat(store)
             except RankTaken:
                 # whoever wrote last holds the rank; writing over it would stop both
-                return
+                break
             except StoreError as error:
                 log.warning("a heartbeat of rank %d was not stored: %s", self._record.peer, error)
+        store.close()
 
-    def _beat(self) -> None:
+    def _confirm(self, store: Store) -> None:
+        now = store.get_message_if_exists(self._key, MemberRecord)
+        if now is not None and now.incarnation != self.incarnation:
+            raise _taken(now)
+
+    def _beat(self, store: Store) -> None:
         self._record = msgspec.structs.replace(
             self._record, counter=self._record.counter + 1, short_of_memory=self._short_of_memory
         )
-        self._store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
+        store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
 
-    def _read(self, key: str) -> MemberRecord | None:
-        return self._store.get_message_if_exists(key, MemberRecord)
 
 
 class Watch:
