@@ -14,7 +14,7 @@ from localfaas.deployments import DeploymentRecord
 from localfaas.errors import FunctionUnavailable, NotAccepting, QueueFull, StartFailed
 from localfaas.logs import FunctionLog
 from localfaas.namespaces import FunctionName
-from localfaas.replica import Replica
+from localfaas.replica import Replica, preferred
 from localfaas.runtimes.interface import Launcher, ReplicaExit, ReplicaProcess, ReplicaSpec
 from localfaas.scaling import lowest_replicas
 from localfaas.secret_store import SecretStore
@@ -31,7 +31,6 @@ _START_SECONDS = 5.0
 _TERMINATION_SECONDS = 2.0
 _MAX_HEALTH_FAILURES = 3
 _LAST_WORDS_LINES = 3
-_SLOW_FACTOR = 2.0
 _MAX_ERROR_CHARACTERS = 1_000
 
 
@@ -102,21 +101,13 @@ class Pool:
         return len(self._waiting)
 
     def take_idle(self) -> Replica | None:
-        """Return the replica with the fewest requests, of several the one used last, for its caches.
+        """Return the preferred one of the replicas with room for a request, None if there is none.
 
-        But one that took more than twice as long for its last reply as another that is idle is left to that
-        one: else a caller that waits for each reply would come back to a slow replica again and again.
-        It has room for this request, which is to end by `release` or `discard`.
+        The request is with it from now on, and is to end by `release` or `discard`.
         """
         if not self._idle:
             return None
-        replica = self._idle[-1]
-        if self._max_inflight > 1:
-            replica = min(reversed(self._idle), key=lambda each: each.num_active)
-        elif len(self._idle) > 1:
-            prompt = min(reversed(self._idle), key=lambda each: each.reply_seconds)
-            if replica.reply_seconds > _SLOW_FACTOR * prompt.reply_seconds:
-                replica = prompt
+        replica = preferred(self._idle, self._max_inflight)
         self._take(replica)
         return replica
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 
 from localfaas.runtimes.interface import ReplicaExit, ReplicaProcess
 from localfaas.upstream import ReplicaConnection, ReplyLost
@@ -11,6 +12,7 @@ _NOT_READY = 503
 _PAUSE_SECONDS = 0.05
 _HEALTH_PATIENCE_SECONDS = 5.0
 _END_PATIENCE_SECONDS = 2.0
+_SLOW_FACTOR = 2.0
 
 
 class Replica:
@@ -133,3 +135,20 @@ class Replica:
     def _close(self) -> None:
         for connection in self._connections:
             connection.close()
+
+
+def preferred(idle: Sequence[Replica], max_inflight: int) -> Replica:
+    """Return the replica with the fewest requests, of several the one used last, for its caches.
+
+    But one that took more than twice as long for its last reply as another that is idle is left to that one:
+    else a caller that waits for each reply would come back to a slow replica again and again.
+
+    Args:
+        idle: with room for a request, in the order of their use; not empty.
+        max_inflight: requests that a replica may have; with more than one, replies are not compared.
+    """
+    last = idle[-1]
+    if max_inflight > 1:
+        return min(reversed(idle), key=lambda each: each.num_active)
+    prompt = min(reversed(idle), key=lambda each: each.reply_seconds)
+    return prompt if last.reply_seconds > _SLOW_FACTOR * prompt.reply_seconds else last
