@@ -11,17 +11,19 @@ from pathlib import Path
 
 from epoch_setting import BATCH_SIZE, MNIST, MODEL, NUM_PEERS, SPAWN, Setting
 
-from peer import planning, rounds, runs
+from peer import runs
+from peer.allocation import planning
+from peer.allocation.memory_limit import GatewayLimits
 from peer.config import ALL_BATCHES, GatewayAddress, Liveness, RunConfig, RunStart
 from peer.errors import GatewayUnreachable
 from peer.gateway import Gateway
-from peer.invokers import FunctionInvoker
+from peer.invocations.invokers import FunctionInvoker
 from peer.learning.datasets import catalogue
-from peer.local_peers import train_locally
-from peer.memory_limit import GatewayLimits
+from peer.local.peers import train_locally
+from peer.local.platform import MOST_REPLICAS, Platform, PlatformOptions
 from peer.messages import ModelSpec
-from peer.platform import MOST_REPLICAS, Platform, PlatformOptions
-from peer.rounds import RoundRecord
+from peer.records import rounds
+from peer.records.rounds import RoundRecord
 from peer.session import Surroundings
 from peer.store.retry import Patience, retry
 from peer.store.s3 import Store, StoreAddress

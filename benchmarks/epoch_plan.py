@@ -9,8 +9,8 @@ from epoch_peerless import FUNCTION, Addresses, Epoch, Way
 from epoch_setting import NUM_PEERS, Setting
 
 from peer.gateway import Gateway, specification_of
-from peer.local_gateway import ready_replicas
-from peer.platform import MOST_REPLICAS
+from peer.local.gateway import ready_replicas
+from peer.local.platform import MOST_REPLICAS
 from peer.store.retry import Patience, retry
 
 PLANNED = "planned"

@@ -42,13 +42,13 @@ from peer.config import EXCHANGES, Liveness, RunStart
 from peer.exchange import Exchange, choice
 from peer.exchange.compressor import Compressor
 from peer.exchange.traffic import Traffic
-from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
-from peer.invokers import Invoker
+from peer.invocations.fanout import FanOut, RetryPolicy
+from peer.invocations.invokers import Invoker
 from peer.learning.worker import Worker
 from peer.membership import Membership
 from peer.messages import AggregateReply, AggregateRequest, PeerManifest
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import ServerKind

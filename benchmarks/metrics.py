@@ -41,11 +41,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from localfaas.stats import FunctionStats
 from peer import runs
 from peer.config import Liveness, RunConfig, RunStart
-from peer.invokers import FunctionInvoker
-from peer.local_peers import train_locally
+from peer.invocations.invokers import FunctionInvoker
+from peer.local.peers import train_locally
 from peer.messages import MemberRecord, ModelSpec
 from peer.metrics import MetricsServer, PeerMetrics
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.session import Surroundings
 from peer.store import keys
 from peer.store.s3 import Store

@@ -23,13 +23,14 @@ from host import host_facts
 from msgspec.structs import replace as replace_fields
 from shaped_network import Network, shaped
 
-from peer import rounds, runs
+from peer import runs
 from peer.config import Liveness, RunConfig, RunStart
 from peer.learning.datasets import catalogue
-from peer.local_peers import train_locally
+from peer.local.peers import train_locally
+from peer.local.platform import Platform, PlatformOptions
 from peer.messages import ModelSpec
-from peer.platform import Platform, PlatformOptions
-from peer.rounds import RoundRecord
+from peer.records import rounds
+from peer.records.rounds import RoundRecord
 from peer.session import Surroundings, invoker_for
 from peer.store.s3 import Store
 from peer.store.servers import free_port

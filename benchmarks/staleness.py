@@ -31,9 +31,9 @@ from peer.compute import Compute
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
 from peer.learning.datasets import catalogue
 from peer.learning.threads import use_one_thread
-from peer.local_peers import train_locally
-from peer.phases import WAIT
-from peer.rounds import RoundRecord, accuracy, mean_staleness
+from peer.local.peers import train_locally
+from peer.records.phases import WAIT
+from peer.records.rounds import RoundRecord, accuracy, mean_staleness
 from peer.session import Surroundings, invoker_for
 from peer.store.s3 import Store
 from peer.store.servers import ServerKind

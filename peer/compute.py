@@ -11,10 +11,10 @@ from peer.aggregation import Gradient, WeightedMean
 from peer.config import ALL_BATCHES, RunConfig
 from peer.decisions import total
 from peer.errors import OutOfMemory, TrainingDiverged
-from peer.fanout import FanOut
 from peer.garbage import Garbage
-from peer.invocation import Attempt, Stored
-from peer.invokers import Invoker
+from peer.invocations.fanout import FanOut
+from peer.invocations.invocation import Attempt, Stored
+from peer.invocations.invokers import Invoker
 from peer.learning.datasets.manifest import SHUFFLED, TRAIN, DatasetManifest, PartEntry
 from peer.learning.shards import Range, Shard, locate, split_range
 from peer.messages import (
@@ -27,8 +27,8 @@ from peer.messages import (
     RemoteObject,
     StoredObject,
 )
-from peer.phases import PhaseClock
-from peer.rounds import Work
+from peer.records.phases import PhaseClock
+from peer.records.rounds import Work
 from peer.store import keys
 
 IndexedBatch = tuple[int, list[Range]]

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from peer import __version__
+from peer.allocation.plans import TARGETS, Plan
 from peer.compression.names import NONE, parse, parse_stateless
 from peer.errors import ConfigurationDiffers, ConfigurationError
 from peer.messages import PROTOCOL_VERSION, Adaptation, Message, ModelSpec, OptimizerSpec
-from peer.plans import TARGETS, Plan
 
 EXCHANGES = ("all_gather", "scatter_reduce", "in_function")
 """Names of the strategies in `peer.exchange`."""

@@ -10,9 +10,7 @@ import requests
 import urllib3
 
 from peer import messages
-from peer.abandonment import ended_by
 from peer.config import GatewayAddress
-from peer.cut_connection import CuttableAdapter, Line
 from peer.errors import (
     ClockSkewed,
     FunctionBusy,
@@ -32,6 +30,8 @@ from peer.errors import (
     TrainingDiverged,
     UrlExpired,
 )
+from peer.invocations.abandonment import ended_by
+from peer.invocations.cut_connection import CuttableAdapter, Line
 
 _CONNECT_SECONDS = 5.0
 _NAME_LABEL = "faas_function"

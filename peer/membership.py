@@ -145,7 +145,6 @@ class Membership:
         store.put_bytes(self._key, messages.encode(self._record).ljust(RECORD_BYTES))
 
 
-
 class Watch:
     """Whether another rank is alive and has memory enough, asked while something of it is awaited."""
 

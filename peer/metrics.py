@@ -31,8 +31,8 @@ from peer.config import RunConfig, RunStart
 from peer.errors import ConfigurationError, ObjectMissing, PeerlessError, StoreError
 from peer.learning.usage import FUNCTION_PHASES
 from peer.messages import Adaptable, Adaptation
-from peer.phases import PHASES
-from peer.rounds import RoundRecord
+from peer.records.phases import PHASES
+from peer.records.rounds import RoundRecord
 
 OTHER = "other"
 """Stands for every label value that is not known beforehand: functions choose the names of their phases."""

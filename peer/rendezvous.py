@@ -7,7 +7,7 @@ from typing import TypeVar
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
 from peer.messages import PeerManifest, ReducedManifest, ResidualManifest, StoredObject
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.store import keys
 from peer.store.retry import Patience
 from peer.store.s3 import Store

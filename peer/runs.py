@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 from torch import nn
 
-from peer import checkpoint, planning, profiles, weights
-from peer.adaptation import described
+from peer import checkpoint, weights
+from peer.allocation import planning, profiles
+from peer.allocation.adaptation import described
+from peer.allocation.first_batch import Samples, try_one_batch
+from peer.allocation.measuring import Observing
+from peer.allocation.memory_limit import GatewayLimits
 from peer.compression.codecs import codec_named
 from peer.compression.interface import num_bytes
 from peer.config import (
@@ -24,8 +28,7 @@ from peer.config import (
 )
 from peer.errors import CheckpointError, ConfigurationError, ObjectCorrupt, PeerLost
 from peer.exchange import choice
-from peer.first_batch import Samples, try_one_batch
-from peer.invokers import Invoker
+from peer.invocations.invokers import Invoker
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import DatasetManifest
 from peer.learning.flat import Layout
@@ -33,14 +36,12 @@ from peer.learning.gradients import indivisible_layer
 from peer.learning.models import initialise
 from peer.learning.shards import Shard, plan_shards
 from peer.learning.threads import use_one_thread
-from peer.measuring import Observing
 from peer.membership import check_free
-from peer.memory_limit import GatewayLimits
 from peer.messages import MemberRecord, StoredObject
+from peer.records.summary import Summary
 from peer.store import keys
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store
-from peer.summary import Summary
 
 log = logging.getLogger(__name__)
 

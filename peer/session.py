@@ -11,9 +11,10 @@ from typing import Literal
 
 import torch
 
-from peer import checkpoint, exchange, profiles, weights
-from peer.adaptation import Adapter, described
-from peer.async_calls import Delete
+from peer import checkpoint, exchange, weights
+from peer.allocation import profiles
+from peer.allocation.adaptation import Adapter, described
+from peer.allocation.memory_limit import GatewayLimits, Limits, LimitsByPeerZero
 from peer.checkpoint import Checkpoints
 from peer.compression.codecs import codec_named
 from peer.compression.names import parse
@@ -26,30 +27,30 @@ from peer.exchange.compressor import Compressor
 from peer.exchange.meeting import Meeting
 from peer.exchange.pace import InStep, Pace
 from peer.exchange.traffic import Traffic
-from peer.fanout import FanOut, Hedging, RetryPolicy
 from peer.garbage import Garbage
 from peer.gateway import Gateway
-from peer.invokers import FunctionInvoker, Invoker, LocalInvoker, adapting
+from peer.invocations.async_calls import Delete
+from peer.invocations.fanout import FanOut, Hedging, RetryPolicy
+from peer.invocations.invokers import FunctionInvoker, Invoker, LocalInvoker, adapting
 from peer.learning.datasets import catalogue
 from peer.learning.datasets.manifest import DatasetManifest
 from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
 from peer.learning.shards import plan_shards
 from peer.learning.threads import use_one_thread
+from peer.local.signals import StopFlag
 from peer.membership import Membership
-from peer.memory_limit import GatewayLimits, Limits, LimitsByPeerZero
 from peer.messages import Adaptation, OptimizerSpec, PeerManifest, StoredObject
-from peer.meter import Meter
 from peer.metrics import MetricsServer, PeerMetrics
-from peer.phases import PhaseClock
+from peer.records.meter import Meter
+from peer.records.phases import PhaseClock
+from peer.records.rounds import RoundLog, RoundRecord, Work
+from peer.records.summary import PeerResult, export_weights, peer_result
 from peer.rendezvous import Rendezvous
 from peer.residuals import Residuals
-from peer.rounds import RoundLog, RoundRecord, Work
-from peer.signals import StopFlag
 from peer.store import keys
 from peer.store.retry import Patience
 from peer.store.s3 import Store, StoreAddress
-from peer.summary import PeerResult, export_weights, peer_result
 from peer.training import Outcome, Parts, Peer, State
 from peer.weights import Weights
 

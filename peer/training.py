@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from peer.adaptation import Adapter
 from peer.aggregation import Gradient
+from peer.allocation.adaptation import Adapter
 from peer.checkpoint import Checkpoints
 from peer.compute import Compute
 from peer.config import RunConfig, RunStart
@@ -27,11 +27,11 @@ from peer.exchange import Pace
 from peer.garbage import Garbage
 from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
+from peer.local.signals import StopFlag
 from peer.messages import Evaluation, PeerManifest, StoredObject
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
+from peer.records.rounds import RoundLog, Work
 from peer.rendezvous import Rendezvous
-from peer.rounds import RoundLog, Work
-from peer.signals import StopFlag
 from peer.weights import Weights
 
 

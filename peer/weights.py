@@ -6,7 +6,7 @@ from peer.errors import ObjectMissing
 from peer.garbage import Garbage
 from peer.learning.flat import FlatState
 from peer.messages import StoredObject
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.store import keys, tensors
 from peer.store.retry import Patience
 from peer.store.s3 import Store

@@ -21,7 +21,7 @@ from peer.experiments.records import (
     PeerUse,
     RoundMeasure,
 )
-from peer.phases import PHASES
+from peer.records.phases import PHASES
 
 MACHINE = Machine("a processor", 2, 8.0, "an OS", "6.0", "3.11.0", {"torch": "2.13"})
 SAMPLES = 6000

@@ -14,16 +14,16 @@ from msgspec.structs import replace as replace_fields
 from peer import runs
 from peer.config import EXCHANGES, GatewayAddress, Liveness, RunConfig, RunStart
 from peer.learning.datasets import catalogue
-from peer.local_peers import train_locally
+from peer.local.peers import train_locally
+from peer.local.platform import Platform, PlatformOptions
+from peer.local.processes import has_ended
 from peer.messages import ModelSpec, OptimizerSpec
-from peer.platform import Platform, PlatformOptions
-from peer.processes import has_ended
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
+from peer.records.summary import PeerResult
 from peer.session import Surroundings, invoker_for, limits_for
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import free_port
-from peer.summary import PeerResult
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DATASET = "synthetic-640-1x20x20"

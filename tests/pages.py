@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from peer import messages
 from peer.config import RunConfig
 from peer.messages import MemberRecord
-from peer.phases import PHASES
+from peer.records.phases import PHASES
 from peer.store import keys
 from peer.store.retry import Patience, poll
 from peer.store.s3 import Store, StoreAddress

@@ -22,7 +22,7 @@ from prometheus_api import PrometheusApi
 
 from peer.cli.dashboard import page
 from peer.gateway import Gateway
-from peer.prometheus import run_prometheus
+from peer.local.prometheus import run_prometheus
 from peer.store.retry import Patience, poll
 from peer.store.servers import find_minio, free_port
 

@@ -15,7 +15,7 @@ from peer.cli.settings import config_option
 from peer.config import GatewayAddress
 from peer.errors import ConfigurationError
 from peer.gateway import Gateway
-from peer.platform import FUNCTIONS, Platform
+from peer.local.platform import FUNCTIONS, Platform
 from peer.store.s3 import Store, StoreAddress
 
 Command = TypeVar("Command", bound=Callable[..., Any])

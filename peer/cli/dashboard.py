@@ -16,9 +16,9 @@ from peer import messages
 from peer.cli.connections import gateway_address, gateway_options, store_address, store_options
 from peer.cli.options import Command, Count, Declared, declare, option
 from peer.cli.values import run_name
-from peer.companions import Companion
 from peer.config import GatewayAddress
 from peer.errors import ConfigurationError, PeerlessError
+from peer.local.companions import Companion
 
 if TYPE_CHECKING:
     from peer.dashboard.collector import Collector

@@ -20,8 +20,8 @@ from peer.experiments.memory_records import Measurement, MemoryQuestion, ResultF
 from peer.experiments.memory_report import line_of, summarise, table
 from peer.experiments.search import Bounds
 from peer.files import make_folder
+from peer.local.signals import stop_raised
 from peer.messages import ModelSpec
-from peer.signals import stop_raised
 from peer.sizes import MIB, parse_size
 
 _WHAT, _HOW = "What is measured", "How it is measured"

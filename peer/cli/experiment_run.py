@@ -30,8 +30,8 @@ from peer.experiments.matrix import Matrix
 from peer.experiments.place import Place, given_place, own_platform
 from peer.experiments.records import CellRecord
 from peer.experiments.runner import Planned, Runner, due, seconds_left
-from peer.platform import MOST_REPLICAS, PlatformOptions
-from peer.signals import stop_raised
+from peer.local.platform import MOST_REPLICAS, PlatformOptions
+from peer.local.signals import stop_raised
 
 _PLATFORM = "platform"
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import replace
 
+from peer.allocation.plans import TARGETS
 from peer.cli.connections import gateway_address, gateway_options, open_store, store_options
 from peer.cli.options import Command
 from peer.cli.report import pace
@@ -12,12 +13,11 @@ from peer.cli.run_options import draft, run_options, take_run_options
 from peer.compression.names import NONE
 from peer.config import RunConfig
 from peer.errors import ConfigurationError
-from peer.plans import TARGETS
 from peer.sizes import mib
 
 if TYPE_CHECKING:
+    from peer.allocation.plans import Plan
     from peer.learning.datasets.manifest import DatasetManifest
-    from peer.plans import Plan
     from peer.store.s3 import Store
 
 
@@ -78,7 +78,7 @@ def _explain_plans(
     options: dict[str, Any],
 ) -> None:
     """Print what each target would choose, and the reasons of the one that is asked for."""
-    from peer import planning
+    from peer.allocation import planning
     from peer.learning.shards import plan_shards
 
     try:

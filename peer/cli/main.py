@@ -50,7 +50,7 @@ def cli(verbose: bool) -> None:
     handler = logging.StreamHandler()
     if not verbose:
         # each attempt that is repeated; if none succeeds, the error says as much in one line
-        handler.addFilter(lambda record: record.name != "peer.fanout")
+        handler.addFilter(lambda record: record.name != "peer.invocations.fanout")
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",

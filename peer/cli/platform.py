@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from peer import __version__, messages, prometheus
+from peer import __version__, messages
 from peer.cli.connections import (
     gateway_address,
     gateway_options,
@@ -21,12 +21,13 @@ from peer.cli.connections import (
 )
 from peer.cli.dashboard import DEFAULT_PORT, page
 from peer.cli.options import Command, Count, option
-from peer.companions import CompanionState, answers
 from peer.errors import FileNotWritten, FunctionError, PeerlessError, PlatformError
 from peer.gateway import Gateway
-from peer.local_gateway import RUNTIMES
-from peer.platform import FUNCTIONS, Platform, PlatformOptions
-from peer.processes import has_ended
+from peer.local import prometheus
+from peer.local.companions import CompanionState, answers
+from peer.local.gateway import RUNTIMES
+from peer.local.platform import FUNCTIONS, Platform, PlatformOptions
+from peer.local.processes import has_ended
 from peer.store.s3 import Store
 
 _LEAST_DISK_BYTES = 1 << 30

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from peer.rounds import RoundRecord, mean_staleness
+from peer.records.rounds import RoundRecord, mean_staleness
 
 _LINES = 12
 _LONGEST_SILENCE_SECONDS = 60.0

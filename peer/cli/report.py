@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from peer.adaptation import described
+from peer.allocation.adaptation import described
 from peer.compression.names import NONE
-from peer.phases import WAIT
-from peer.rounds import mean_staleness
+from peer.records.phases import WAIT
+from peer.records.rounds import mean_staleness
 
 if TYPE_CHECKING:
+    from peer.records.summary import Summary
     from peer.runs import RunListing
-    from peer.summary import Summary
 
 _BAR_WIDTH = 30
 _MOST_ADAPTATIONS = 8

@@ -11,6 +11,7 @@ import msgspec
 from click.core import ParameterSource
 from msgspec.structs import replace
 
+from peer.allocation.plans import TARGETS
 from peer.cli.options import Count, Declared, Number, declare, option
 from peer.cli.values import (
     codec_name,
@@ -29,7 +30,6 @@ from peer.config import (
     RunConfig,
     validate,
 )
-from peer.plans import TARGETS
 
 AUTOMATIC = 0
 """`batches_per_invocation` until the run is created, which measures a batch first."""

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import replace
 
-from peer import boxes, messages
+from peer import messages
 from peer.cli.connections import check_gateway, gateway_address
 from peer.cli.progress import RunProgress
 from peer.cli.report import pace, print_summary, shortest
 from peer.config import GatewayAddress, Liveness, RunConfig, RunStart
 from peer.errors import ConfigurationError, OutOfMemory, PeerlessError
 from peer.files import make_folder, replace_file
+from peer.local import boxes
 from peer.sizes import mib
 from peer.store import keys
 from peer.store.s3 import Store, StoreAddress
 
 if TYPE_CHECKING:
-    from peer.rounds import RoundRecord
+    from peer.records.rounds import RoundRecord
+    from peer.records.summary import PeerResult
     from peer.session import Surroundings
-    from peer.summary import PeerResult
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -129,8 +130,8 @@ def train_here(
     Raises:
         OutOfMemory: a peer needs more memory than the box has.
     """
-    from peer import planning
-    from peer.local_peers import train_locally
+    from peer.allocation import planning
+    from peer.local.peers import train_locally
 
     samples = f"{config.num_peers} × {config.batches_per_round or 'all'} × {config.batch_size} samples"
     click.echo(
@@ -186,8 +187,8 @@ def run_one(
     on_record: "Callable[[RoundRecord], None]",
 ) -> "PeerResult":
     """Return the result of one peer, run in this process; its log is in the run's folder."""
-    from peer import planning
-    from peer.local_peers import log_to
+    from peer.allocation import planning
+    from peer.local.peers import log_to
     from peer.session import run_peer
 
     _check_rank(config, rank)
@@ -200,8 +201,8 @@ def finish(
     store: Store, config: RunConfig, result: "PeerResult", directory: Path, as_json: bool, *, is_writer: bool
 ) -> None:
     """Leave the summary in the run's folder, and in the store if this is its writer, and print it."""
-    from peer import rounds, summary
     from peer.learning.datasets import catalogue
+    from peer.records import rounds, summary
 
     dataset = catalogue.find(store, config.dataset)
     records = [record for record in rounds.read(directory / "rounds.jsonl") if record.run == config.run]

@@ -37,8 +37,8 @@ def list_(as_json: bool, **options: Any) -> None:
 @store_options
 def show(run: str, as_json: bool, **options: Any) -> None:
     """Show a run's summary, or how far it has come."""
+    from peer.records.summary import Summary
     from peer.runs import list_runs, load
-    from peer.summary import Summary
 
     store = open_store(options)
     config = load(store, run)

@@ -7,9 +7,9 @@ from typing import Any
 import click
 import yaml
 
-from peer import boxes
 from peer.compression.names import CodecName, parse, parse_stateless
 from peer.errors import ConfigurationError, InvalidName
+from peer.local import boxes
 from peer.sizes import parse_size
 from peer.store import keys
 
@@ -58,7 +58,7 @@ def size_or_none(value: Any) -> int:
 
 
 def instance_type(value: Any) -> str:
-    """Return the name of an instance type that `peer.boxes` knows."""
+    """Return the name of an instance type that `peer.local.boxes` knows."""
     try:
         boxes.check_instance_type(str(value))
     except ConfigurationError as error:

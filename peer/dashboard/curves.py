@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from peer.dashboard.state import Curves
-from peer.phases import PHASES
+from peer.records.phases import PHASES
 
 _MOST_POINTS = 400
 _SINGLE = ("loss", "accuracy", "validation_loss", "validation_accuracy")

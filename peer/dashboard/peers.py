@@ -8,7 +8,7 @@ from statistics import median
 from peer.dashboard.rounds_file import RoundLine
 from peer.dashboard.scrape import Scrape
 from peer.dashboard.state import LaneRound, PeerLane
-from peer.phases import PHASES, WAIT
+from peer.records.phases import PHASES, WAIT
 
 _LANE_ROUNDS = 60
 _RECENT_ROUNDS = 20

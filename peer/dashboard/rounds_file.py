@@ -8,7 +8,7 @@ _READ_BYTES = 4 << 20
 
 
 class RoundLine(msgspec.Struct, frozen=True):
-    """What the page needs of a line (`peer.rounds.RoundRecord`); fields that it does not know are ignored."""
+    """What the page needs of a line (`peer.records.rounds.RoundRecord`); unknown fields are ignored."""
 
     run: str
     peer: int

@@ -8,7 +8,7 @@ from peer.dashboard.rounds_file import RoundLine, RoundsFile
 from peer.dashboard.runs import RunFacts, Seen, SummaryFacts
 from peer.dashboard.scrape import Scrape
 from peer.dashboard.state import RunState
-from peer.phases import PHASES
+from peer.records.phases import PHASES
 
 _SILENT_SECONDS = 15.0
 

@@ -4,7 +4,7 @@ None means "not known", which is never shown as 0.
 """
 
 from peer.messages import Message
-from peer.phases import PHASES
+from peer.records.phases import PHASES
 
 API_VERSION = 1
 

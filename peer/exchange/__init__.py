@@ -7,8 +7,8 @@ from peer.exchange.interface import Exchange, Exchanged
 from peer.exchange.pace import Pace
 from peer.exchange.scatter_reduce import ScatterReduce
 from peer.exchange.traffic import Traffic
-from peer.fanout import FanOut
-from peer.invokers import Invoker
+from peer.invocations.fanout import FanOut
+from peer.invocations.invokers import Invoker
 from peer.rendezvous import Rendezvous
 
 __all__ = ["Exchange", "Exchanged", "Pace", "create"]

@@ -8,8 +8,8 @@ from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut
 from peer.exchange.reduced import gather, part_for, part_key, reduced_key
 from peer.exchange.traffic import Traffic, ahead
-from peer.fanout import FanOut
-from peer.invokers import Invoker
+from peer.invocations.fanout import FanOut
+from peer.invocations.invokers import Invoker
 from peer.messages import (
     PROTOCOL_VERSION,
     AggregateRequest,

@@ -3,7 +3,7 @@
 from peer.errors import FunctionError, OutOfMemory, PeerlessError
 from peer.experiments.memory_records import Outcome
 from peer.messages import Usage
-from peer.rounds import Work
+from peer.records.rounds import Work
 
 
 class Attempts(Work):

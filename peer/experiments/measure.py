@@ -7,11 +7,11 @@ from statistics import fmean
 
 import msgspec
 
-from peer import rounds
 from peer.errors import ConfigurationError
 from peer.experiments.records import FunctionUse, Measure, PeerUse, RoundMeasure
-from peer.phases import PHASES
-from peer.rounds import FunctionMemory, RoundRecord
+from peer.records import rounds
+from peer.records.phases import PHASES
+from peer.records.rounds import FunctionMemory, RoundRecord
 
 _DIGITS = 6
 

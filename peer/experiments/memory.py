@@ -15,14 +15,14 @@ from peer.experiments.host import host_facts
 from peer.experiments.memory_reading import MemoryReading, read_memory
 from peer.experiments.memory_records import Measurement, MemoryQuestion, ResultFile, Settings, outcomes
 from peer.experiments.search import next_limit
-from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
 from peer.gateway import Gateway
-from peer.invokers import FunctionInvoker
+from peer.invocations.fanout import FanOut, RetryPolicy
+from peer.invocations.invokers import FunctionInvoker
 from peer.learning.datasets import catalogue
 from peer.learning.shards import plan_shards
 from peer.messages import StoredObject, Usage
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.sizes import mib
 from peer.store import keys
 from peer.store.retry import Patience, poll

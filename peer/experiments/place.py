@@ -10,9 +10,9 @@ from pathlib import Path
 from peer.config import GatewayAddress
 from peer.errors import GatewayUnreachable, PlatformError
 from peer.gateway import Gateway, specification_of
-from peer.local_gateway import ready_replicas
-from peer.platform import FUNCTIONS, Platform, PlatformOptions
-from peer.processes import has_ended
+from peer.local.gateway import ready_replicas
+from peer.local.platform import FUNCTIONS, Platform, PlatformOptions
+from peer.local.processes import has_ended
 from peer.store.retry import Patience, retry
 from peer.store.s3 import Store, StoreAddress
 

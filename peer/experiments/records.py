@@ -19,10 +19,10 @@ from typing import Any, Literal
 import msgspec
 
 from peer import messages
-from peer.boxes import Box
 from peer.errors import ConfigurationError
 from peer.experiments.host import host_facts
 from peer.files import append_line, make_folder, replace_file, writing
+from peer.local.boxes import Box
 from peer.messages import Message
 
 MATRIX, MACHINE, CELLS, RUNS, LOCK = "matrix.yaml", "machine.json", "cells.jsonl", "runs", "lock"
@@ -79,16 +79,15 @@ class RoundMeasure(Record, frozen=True):
     """One round; with one step an epoch it is an epoch. Seconds are wall time.
 
     `seconds` is from the round's begin to its end, and `ended_seconds` from the first round's begin to this
-    one's end: means over the peers. So are `phase_seconds` (`peer.phases.PHASES`: `compute` is the gradient
-    computation as a peer waits for it, `wait` what it waits for others); `slowest_seconds` has each phase of
-    the peer that took longest. `send_seconds` and `receive_seconds` add up to the phase `exchange`: until a
-    peer's gradient was stored, and from then on, in which it got and folded the others'. `function_seconds`
-    sums the phases inside the functions. `invocation_seconds` has, by function, the time inside it of each
-    invocation, of all peers: what a platform would bill; where peers compute themselves, what each of these
-    took them. Loss and accuracy are over all peers' samples at the
-    weights that the round began with. `phase_cpu_seconds` is a peer's CPU by phase (a mean), and
-    `phase_peak_bytes` the largest resident set of any peer in it; a phase in which the kernel does not tell
-    has none.
+    one's end: means over the peers. So are `phase_seconds` (`peer.records.phases.PHASES`: `compute` is the
+    gradient computation as a peer waits for it, `wait` what it waits for others); `slowest_seconds` has
+    each phase of the peer that took longest. `send_seconds` and `receive_seconds` add up to the phase
+    `exchange`: until a peer's gradient was stored, and from then on, in which it got and folded the
+    others'. `function_seconds` sums the phases inside the functions. `invocation_seconds` has, by function,
+    the time inside it of each invocation, of all peers: what a platform would bill; where peers compute
+    themselves, what each of these took them. Loss and accuracy are over all peers' samples at the weights
+    that the round began with. `phase_cpu_seconds` is a peer's CPU by phase (a mean), and `phase_peak_bytes`
+    the largest resident set of any peer in it; a phase in which the kernel does not tell has none.
     """
 
     round: int

@@ -11,7 +11,6 @@ from statistics import median
 import msgspec
 
 from peer import messages
-from peer.boxes import BOX_FILE, Box
 from peer.config import RunConfig, current_versions
 from peer.errors import (
     ClockSkewed,
@@ -32,6 +31,7 @@ from peer.experiments.matrix import Cell, Matrix
 from peer.experiments.place import Place
 from peer.experiments.process import CellProcess, Ended
 from peer.experiments.records import SERVERLESS, CellRecord, Measure, Status
+from peer.local.boxes import BOX_FILE, Box
 from peer.store import keys
 from peer.store.retry import Patience
 from peer.store.s3 import Store

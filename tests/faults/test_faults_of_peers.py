@@ -24,7 +24,7 @@ from peer.errors import (
     TrainingDiverged,
 )
 from peer.membership import Membership
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.store import keys
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from harness import LocalPlatform, Runner, children_of
 
 from peer.gateway import Gateway
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.store.retry import Patience, poll
 
 pytestmark = pytest.mark.slow

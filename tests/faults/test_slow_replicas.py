@@ -14,13 +14,13 @@ from harness import LocalPlatform, Runner, replicas_of
 
 from peer.compute import Compute, Means
 from peer.config import RunConfig
-from peer.fanout import FanOut, RetryPolicy
 from peer.garbage import Garbage
+from peer.invocations.fanout import FanOut, RetryPolicy
 from peer.learning.datasets import catalogue
 from peer.learning.shards import plan_shards
 from peer.messages import Usage
-from peer.phases import PhaseClock
-from peer.rounds import RoundRecord, Work
+from peer.records.phases import PhaseClock
+from peer.records.rounds import RoundRecord, Work
 from peer.session import initial_weights, invoker_for
 from peer.store import keys
 

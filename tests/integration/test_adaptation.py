@@ -14,15 +14,16 @@ from bare_gateway import Telling
 from harness import LocalPlatform, Runner, ignore
 from safetensors.torch import load_file
 
-from peer import rounds, runs, summary
+from peer import runs
+from peer.allocation.memory_limit import with_memory
 from peer.config import RunConfig, RunStart
 from peer.errors import OutOfMemory, PeerlessError
 from peer.gateway import Gateway
-from peer.memory_limit import with_memory
 from peer.messages import ModelSpec
-from peer.rounds import RoundRecord
+from peer.records import rounds, summary
+from peer.records.rounds import RoundRecord
+from peer.records.summary import Summary
 from peer.store.retry import Patience, poll
-from peer.summary import Summary
 
 pytestmark = pytest.mark.slow
 

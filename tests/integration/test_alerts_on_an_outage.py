@@ -13,7 +13,7 @@ from parts import missing, program
 from prometheus_api import PrometheusApi
 
 from peer.cli.dashboard import page
-from peer.prometheus import run_prometheus
+from peer.local.prometheus import run_prometheus
 from peer.store.retry import Patience, poll
 from peer.store.servers import find_minio, free_port
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 from harness import LocalPlatform, Runner, replicas_of
 
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.store import keys
 from peer.store.retry import Patience, poll
 

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from harness import LocalPlatform, OnRecord, Runner, ignore
 
-from peer import local_gateway, rounds, summary
 from peer.config import RunConfig, RunStart
 from peer.gateway import Gateway, specification_of
-from peer.in_flight import BUSY_REPLIES
-from peer.local_gateway import ready_replicas
-from peer.rounds import RoundRecord
+from peer.invocations.in_flight import BUSY_REPLIES
+from peer.local import gateway as local_gateway
+from peer.local.gateway import ready_replicas
+from peer.records import rounds, summary
+from peer.records.rounds import RoundRecord
+from peer.records.summary import Summary
 from peer.store.retry import Patience, retry
-from peer.summary import Summary
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ import pytest
 from harness import LocalPlatform, Runner
 
 from peer import runs
-from peer.rounds import RoundRecord, accuracy
-from peer.summary import PeerResult, summarise
+from peer.records.rounds import RoundRecord, accuracy
+from peer.records.summary import PeerResult, summarise
 
 pytestmark = pytest.mark.slow
 

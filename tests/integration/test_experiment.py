@@ -13,7 +13,7 @@ from peer.experiments import records
 from peer.experiments.records import CellRecord
 from peer.experiments.report.build import read_experiment
 from peer.experiments.simulator.validation import predictions
-from peer.platform import Platform
+from peer.local.platform import Platform
 from peer.store.retry import Patience, poll
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from peer.learning.gradients import batch_seed
 from peer.learning.models import build
 from peer.learning.shards import plan_shards
 from peer.messages import OptimizerSpec
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.weights import fetch
 
 pytestmark = pytest.mark.slow

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from harness import LocalPlatform, Runner
 
-from peer import rounds, runs, summary
+from peer import runs
+from peer.allocation.planning import in_force
+from peer.allocation.plans import TARGETS
 from peer.config import RunConfig, RunStart
 from peer.gateway import Gateway
-from peer.local_gateway import ready_replicas
-from peer.planning import in_force
-from peer.plans import TARGETS
-from peer.rounds import RoundRecord
+from peer.local.gateway import ready_replicas
+from peer.records import rounds, summary
+from peer.records.rounds import RoundRecord
 from peer.sizes import MIB, parse_size
 from peer.store.retry import Patience, retry
 

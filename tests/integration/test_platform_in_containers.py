@@ -18,7 +18,7 @@ from harness import LocalPlatform
 
 from localfaas.config import StatePaths
 from peer.errors import PlatformError
-from peer.platform import FUNCTIONS
+from peer.local.platform import FUNCTIONS
 from peer.store.s3 import Store
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from harness import LocalPlatform, Runner
 
 from peer.config import EXCHANGES
 from peer.gateway import Gateway
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.store.retry import Patience, poll
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from peer.compute import Compute
 from peer.config import EarlyStopSpec
 from peer.learning.datasets import catalogue
 from peer.messages import Evaluation, ModelSpec, StoredObject
-from peer.rounds import RoundRecord, accuracy
+from peer.records.rounds import RoundRecord, accuracy
 from peer.store import keys
 from peer.store.gradients import decode_gradient
 from peer.store.retry import Patience, poll

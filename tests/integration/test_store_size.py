@@ -5,7 +5,7 @@ import re
 import pytest
 from harness import WITHOUT_FUNCTIONS, Runner
 
-from peer.rounds import RoundRecord
+from peer.records.rounds import RoundRecord
 from peer.store import keys
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from peer.errors import FileNotWritten
 from peer.files import append_line, make_folder, replace_file, writing
-from peer.rounds import read
+from peer.records.rounds import read
 
 FULL = Path("/dev/full")
 

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from peer import errors
-from peer.abandonment import Abandoned, Abandonment
 from peer.config import GatewayAddress
 from peer.gateway import Gateway
+from peer.invocations.abandonment import Abandoned, Abandonment
 from peer.store.servers import free_port
 
 

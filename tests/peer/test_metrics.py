@@ -14,8 +14,8 @@ from peer.errors import ConfigurationError, ObjectMissing, OutOfMemory, StoreUnr
 from peer.membership import RECORD_BYTES, _fitting
 from peer.messages import Adaptation, MemberRecord, decode, encode
 from peer.metrics import OTHER, MetricsServer, PeerMetrics
-from peer.phases import PHASES
-from peer.rounds import RoundRecord
+from peer.records.phases import PHASES
+from peer.records.rounds import RoundRecord
 from peer.store import keys
 
 OWN = frozenset({"run", "peer"})

@@ -18,7 +18,7 @@ from peer.learning.flat import FlatState
 from peer.learning.optimizers import FlatOptimizer
 from peer.membership import Membership
 from peer.messages import OptimizerSpec, PeerManifest, StoredObject
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.residuals import Residuals
 from peer.store import keys, tensors

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from peer import messages
-from peer.companions import CompanionState
-from peer.platform import FUNCTIONS, Platform, PlatformState
-from peer.processes import Process, identify
+from peer.local.companions import CompanionState
+from peer.local.platform import FUNCTIONS, Platform, PlatformState
+from peer.local.processes import Process, identify
 from peer.store.servers import free_port
 
 SMALL = ("--dataset", "synthetic-640-1x20x20", "--batch-size", "16", "--rounds", "1", "--compute", "local")

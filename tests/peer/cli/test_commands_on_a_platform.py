@@ -11,7 +11,7 @@ import pytest
 import requests
 from harness import CHECKOUT, LocalPlatform
 
-from peer.platform import FUNCTIONS
+from peer.local.platform import FUNCTIONS
 from peer.store.servers import free_port
 
 pytestmark = pytest.mark.slow

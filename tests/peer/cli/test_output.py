@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from peer.cli.progress import RunProgress
 from peer.cli.report import print_summary, shortest
 from peer.messages import Adaptation
-from peer.rounds import FunctionMemory, RoundRecord
-from peer.summary import SlowestPeer, Summary
+from peer.records.rounds import FunctionMemory, RoundRecord
+from peer.records.summary import SlowestPeer, Summary
 
 SUMMARY = Summary(
     run="mnist-squeezenet1_1-20260101-120000",

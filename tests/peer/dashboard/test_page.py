@@ -9,7 +9,7 @@ from conftest import StoreServer
 from pages import GIBIBYTE, FakeGateway, Runs, StartPage, until
 from playwright.sync_api import Browser
 
-from peer.phases import PHASES
+from peer.records.phases import PHASES
 from peer.store.servers import free_port
 
 pytestmark = pytest.mark.slow

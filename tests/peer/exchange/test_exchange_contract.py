@@ -20,13 +20,13 @@ from peer.errors import ObjectCorrupt, PeerDiverged, PeerLost, TrainingDiverged
 from peer.exchange import Exchange, Exchanged
 from peer.exchange.compressor import Compressor
 from peer.exchange.traffic import Traffic
-from peer.fanout import FanOut, RetryPolicy
-from peer.invokers import Invoker
+from peer.invocations.fanout import FanOut, RetryPolicy
+from peer.invocations.invokers import Invoker
 from peer.learning.seeds import derive_seed
 from peer.learning.worker import Worker
 from peer.membership import Membership
 from peer.messages import AggregateReply, AggregateRequest, PeerManifest
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.store import keys
 from peer.store.s3 import Store, StoreAddress

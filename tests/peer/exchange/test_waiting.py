@@ -13,7 +13,7 @@ from peer.exchange.compressor import Compressor
 from peer.exchange.traffic import Traffic
 from peer.membership import Membership
 from peer.messages import PeerManifest
-from peer.phases import PhaseClock
+from peer.records.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.store.s3 import Store, StoreAddress
 

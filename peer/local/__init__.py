@@ -1,0 +1,1 @@
+"""Gateway, store and peers as processes of this machine."""
