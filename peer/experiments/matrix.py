@@ -54,7 +54,8 @@ class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
         question: one line for people.
         settings: options of `peerless train`, and `RUNNER_SETTINGS`, the same for all cells.
         axes: a grid: every value of each with every value of the others.
-        cases: a list: each with every point of the grid, such as a model with the rate that suits it.
+        cases: a list: each with every point of the grid, such as a model with the rate that suits it. A case
+            that has an axis itself, a value or a list of them, takes its own instead of the grid's.
         variants: who computes; each cell is run by each, one after the other.
         per_variant: settings of one variant alone, such as the instance type of its peers.
         repeats: of every cell; the whole matrix once before any cell twice.
@@ -168,10 +169,15 @@ def _points(matrix: Matrix) -> Iterator[tuple[dict[str, Axis], dict[str, Any]]]:
     """Yield what is varied and all settings, for each case and each point of the grid."""
     cases = matrix.cases or [_NO_CASE]
     for case in cases:
-        for values in product(*matrix.axes.values()):
-            point = dict(zip(matrix.axes, values, strict=True))
-            shown = {name: value for name, value in case.items() if not isinstance(value, dict | list)}
+        grid = {name: _values_of(case.get(name, values)) for name, values in matrix.axes.items()}
+        shown = {name: value for name, value in case.items() if not isinstance(value, dict | list)}
+        for values in product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
             yield {**shown, **point}, {**matrix.settings, **case, **point}
+
+
+def _values_of(given: Axis | list[Axis]) -> list[Axis]:
+    return given if isinstance(given, list) else [given]
 
 
 def _warm_ups(matrix: Matrix) -> Iterator[Cell]:

@@ -81,6 +81,19 @@ def test_quick_merges_settings_and_has_a_name_of_its_own(write) -> None:
     assert found.axes == {"peers": [2]}
 
 
+def test_cells_of_a_case_with_values_of_its_own_for_an_axis_take_these(write) -> None:
+    cases = "cases: [{model: cnn}, {model: vgg11, batch-size: [2, 3]}, {model: resnet18, batch-size: 4}]"
+    text = f"name: x\n{cases}\naxes: {{batch-size: [1, 2], peers: [1, 4]}}"
+
+    found = {
+        (cell.settings["model"], cell.axes["batch-size"], cell.axes["peers"])
+        for cell in matrix.cells(matrix.load(write(text)))
+    }
+
+    sizes = {"cnn": (1, 2), "vgg11": (2, 3), "resnet18": (4,)}
+    assert found == {(model, size, peers) for model in sizes for size in sizes[model] for peers in (1, 4)}
+
+
 def test_overrides_replace_settings_axes_and_what_cases_say(write) -> None:
     text = GRID + "cases: [{learning-rate: 0.1, model: cnn}, {learning-rate: 0.2, model: cnn}]"
 
