@@ -60,6 +60,8 @@ PLAIN = [(3, 2), (3, 4), (3, 8), (3, 16), (100, 2), (100, 4), (100, 8), (512, 2)
 QUICK = [(3, 2), (3, 4), (32, 4)]
 NETWORKS = [Network(latency, rate) for latency in (0.001, 0.02, 0.08) for rate in (65e6, 1e9)]
 SHAPED = (10, 4)
+ALONE, PEERLESS, BARE = "alone", "peerless", "bare"
+_ROUNDS_ALONE = 3
 CHOSEN_FROM = ("all_gather", "scatter_reduce")
 _SPAWN = multiprocessing.get_context("spawn")
 _LONGEST_SECONDS = 900.0
@@ -125,23 +127,29 @@ def measure(setting: Setting) -> Taken:
     ]
     for peer in peers:
         peer.start()
-    sides = ("peerless", "bare") if setting.is_bare_too else ("peerless",)
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {ALONE: [], PEERLESS: [], BARE: []}
     try:
-        for _ in range(1 + setting.repetitions):
-            for side in sides:
-                barrier.wait(_LONGEST_SECONDS)
-                began = perf_counter()
-                barrier.wait(_LONGEST_SECONDS)
-                seconds[side].append(perf_counter() - began)
+        for side in schedule(setting):
+            barrier.wait(_LONGEST_SECONDS)
+            began = perf_counter()
+            barrier.wait(_LONGEST_SECONDS)
+            seconds[side].append(perf_counter() - began)
         extra_mb = max(results.get() for _ in peers)
     finally:
         for peer in peers:
             peer.join(10.0)
             peer.kill()
-    # the first round opens connections
-    best = {side: min(taken[1:]) for side, taken in seconds.items()}
-    return Taken(best["peerless"], best.get("bare", float("nan")), extra_mb)
+    best = {side: min(taken, default=float("nan")) for side, taken in seconds.items()}
+    return Taken(best[PEERLESS], best[BARE], extra_mb)
+
+
+def schedule(setting: Setting) -> list[str]:
+    """Return whose turn it is in each round.
+
+    Memory is measured before the bare side allocates any, in rounds that also open the connections.
+    """
+    sides = [PEERLESS, BARE] if setting.is_bare_too else [PEERLESS]
+    return [ALONE] * _ROUNDS_ALONE + sides * setting.repetitions
 
 
 def _guarded(barrier: Barrier, setting: Setting, rank: int, results: Any) -> None:
@@ -165,17 +173,19 @@ def _take_part(barrier: Barrier, setting: Setting, rank: int) -> float:
     manifest = PeerManifest(run, 0, 0, rank, membership.incarnation, "a" * 64, "")
     gradient = Gradient(torch.randn(setting.num_bytes // 4), torch.empty(0), torch.empty(0).long(), 64)
     before, left, peak = _memory_bytes("VmRSS"), list[str](), 0
-    for number in range(1 + setting.repetitions):
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    for number, side in enumerate(schedule(setting)):
         mine = replace(gradient, num_samples=64 + rank)
 
-        def exchanged(number: int = number, mine: Gradient = mine) -> list[str]:
-            return strategy.run(mine, _of_round(manifest, number)).objects
+        def take_turn(number: int = number, side: str = side, mine: Gradient = mine) -> None:
+            if side == BARE:
+                bare.round(number)
+            else:
+                left.extend(strategy.run(mine, _of_round(manifest, number)).objects)
 
-        _timed(barrier, lambda: left.extend(exchanged()))
-        peak = max(peak, _memory_bytes("VmHWM"))
-        if setting.is_bare_too:
-            _timed(barrier, lambda number=number: bare.round(number))  # type: ignore[misc]
+        _timed(barrier, take_turn)
+        if side == ALONE:
+            peak = _memory_bytes("VmHWM")
         gradient.values.normal_()
     garbage.delete(left)
     garbage.close()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+from peer.exchange.parts import parts_for
 from peer.store.s3 import Store
 
 _AT_ONCE = 4
 """Transfers at once, as in `peer.exchange.traffic`."""
-_PART_BYTES = 16 << 20
 _PAUSE_SECONDS = 0.003
 _VALID_SECONDS = 3600
 
@@ -45,17 +45,20 @@ class BareExchange:
         everyone = range(self._num_peers)
         others = [peer for peer in everyone if peer != self._rank]
         if self._strategy == "all_gather":
-            sizes = self._sizes(max(1, -(-len(self._data) // _PART_BYTES)))
+            sizes = self._sizes(parts_for(len(self._data)))
             self._put([(self._key(number, self._rank, part), size) for part, size in enumerate(sizes)])
             self._get([self._key(number, peer, part) for peer in others for part in range(len(sizes))])
             return
         # by functions a peer's own part takes the same way as the others'
         partners = everyone if self._strategy == "in_function" else others
-        sizes = self._sizes(self._num_peers)
-        self._put([(self._key(number, self._rank, peer), sizes[peer]) for peer in partners])
-        self._get([self._key(number, peer, self._rank) for peer in partners])
-        self._put([(self._key(number, self._rank, "reduced"), sizes[self._rank])])
-        self._get([self._key(number, peer, "reduced") for peer in partners])
+        parts_each = 1 if self._strategy == "in_function" else parts_for(len(self._data) // self._num_peers)
+        sizes = self._sizes(self._num_peers * parts_each)
+        share = {peer: range(peer * parts_each, (peer + 1) * parts_each) for peer in everyone}
+        own = share[self._rank]
+        self._put([(self._key(number, self._rank, part), sizes[part]) for p in partners for part in share[p]])
+        self._get([self._key(number, peer, part) for peer in partners for part in own])
+        self._put([(self._key(number, self._rank, f"reduced-{part}"), sizes[part]) for part in own])
+        self._get([self._key(number, p, f"reduced-{part}") for p in partners for part in share[p]])
 
     def close(self) -> None:
         """End the threads."""

@@ -5,10 +5,13 @@ over a stacked tensor may round differently for another shape or another CPU pat
 (docs/decisions/learning-same-bits.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+_BLOCK_ELEMENTS = 1 << 18
+"""1 MiB: few enough for a cache, enough for the calls not to count."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,17 @@ class WeightedMean:
         """
         if self._sum is not None and gradient.shape != self._sum.shape:
             raise ValueError(f"gradients of {self._sum.shape} and {gradient.shape} elements do not add up")
-        values = gradient.values.mul_(gradient.num_samples)
-        buffers = gradient.buffers.mul_(gradient.num_samples)
         if self._sum is None:
-            self._sum = Gradient(values, buffers, gradient.counters, gradient.num_samples)
+            gradient.values.mul_(gradient.num_samples)
+            gradient.buffers.mul_(gradient.num_samples)
+            self._sum = gradient
             return
-        self._sum = Gradient(
-            self._sum.values.add_(values),
-            self._sum.buffers.add_(buffers),
-            torch.maximum(self._sum.counters, gradient.counters),
-            self._sum.num_samples + gradient.num_samples,
+        _add_weighted(self._sum.values, gradient.values, gradient.num_samples)
+        _add_weighted(self._sum.buffers, gradient.buffers, gradient.num_samples)
+        self._sum = replace(
+            self._sum,
+            counters=torch.maximum(self._sum.counters, gradient.counters),
+            num_samples=self._sum.num_samples + gradient.num_samples,
         )
 
     def result(self) -> Gradient:
@@ -74,6 +78,13 @@ class WeightedMean:
         if self._sum is None:
             raise ValueError("the mean of no gradients is not defined")
         return self._sum
+
+
+def _add_weighted(total: Tensor, values: Tensor, weight: int) -> None:
+    """Add `values` times `weight` to `total`, both flat, in blocks that the cache holds between the two."""
+    for start in range(0, len(total), _BLOCK_ELEMENTS):
+        block = slice(start, start + _BLOCK_ELEMENTS)
+        total[block].add_(values[block].mul_(weight))
 
 
 class DampedMean:

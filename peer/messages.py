@@ -250,14 +250,14 @@ class PeerManifest(Message, frozen=True):
 
 
 class ReducedManifest(Message, frozen=True):
-    """Where one part of a round's mean lies, written by the peer of the same number after the part itself."""
+    """Where one peer's share of a round's mean lies, written by that peer after the share itself."""
 
     run: str
     generation: int
     round: int
     peer: int
     incarnation: str
-    part: StoredObject
+    parts: list[StoredObject]
 
 
 class ResidualManifest(Message, frozen=True):

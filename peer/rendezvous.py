@@ -17,7 +17,8 @@ _Manifest = TypeVar("_Manifest", PeerManifest, ReducedManifest, ResidualManifest
 KeyOf = Callable[[str, int, int, int], str]
 """Where a peer's manifest is, by run, generation, round and peer: of a round, or of a meeting after it."""
 
-_UNTIL_LOST = Patience(total_seconds=math.inf, first_seconds=0.003, longest_seconds=0.1)
+_UNTIL_LOST = Patience(total_seconds=math.inf, first_seconds=0.003, longest_seconds=0.1, growth=1.25)
+"""What has come is seen late by a quarter of the time that was waited for it, at most."""
 
 
 class Rendezvous:
@@ -97,8 +98,8 @@ class Rendezvous:
                 )
             yield manifest
 
-    def publish_reduced(self, part: StoredObject, own: PeerManifest) -> str:
-        """Make this peer's part of the mean visible, and return the key that says so; raises as `publish`."""
+    def publish_reduced(self, parts: list[StoredObject], own: PeerManifest) -> str:
+        """Make this peer's share of the mean visible; return the key that says so; raises as `publish`."""
         self._membership.confirm()
         key = keys.reduced_manifest(self._run, self._generation, own.round, own.peer)
         reduced = ReducedManifest(
@@ -107,13 +108,13 @@ class Rendezvous:
             round=own.round,
             peer=own.peer,
             incarnation=own.incarnation,
-            part=part,
+            parts=parts,
         )
         self._store.put_message(key, reduced)
         return key
 
     def reduced(self, round_number: int, peer: int) -> ReducedManifest:
-        """Return where a peer's part of the mean is, as soon as it says so; raises PeerLost as `collect`."""
+        """Return where a peer's share of the mean is, as soon as it says so; raises PeerLost as `collect`."""
         key = keys.reduced_manifest(self._run, self._generation, round_number, peer)
         return self._wait_for(key, peer, ReducedManifest)
 

@@ -8,14 +8,11 @@ from msgspec.structs import replace
 from peer.aggregation import Gradient, WeightedMean
 from peer.errors import ObjectCorrupt
 from peer.exchange.interface import Exchanged
-from peer.exchange.parts import assemble, cut
+from peer.exchange.parts import assemble, cut, parts_for
 from peer.exchange.traffic import Traffic, ahead
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-
-_PART_BYTES = 16 << 20
-"""One part is folded while the next ones come; so much of each is in memory beside the sum."""
 
 
 class AllGather:
@@ -50,7 +47,7 @@ class AllGather:
 
 def whole_pieces(gradient: Gradient) -> list[Gradient]:
     """Return views on the parts in which a gradient travels that everybody reads whole."""
-    return cut(gradient, max(1, -(-gradient.values.nbytes // _PART_BYTES)))
+    return cut(gradient, parts_for(gradient.values.nbytes))
 
 
 def exchange_keys(manifest: PeerManifest, num_parts: int) -> list[str]:

@@ -6,7 +6,7 @@ from peer.aggregation import Gradient
 from peer.errors import ObjectCorrupt
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut
-from peer.exchange.reduced import gather, part_for, part_key, reduced_key
+from peer.exchange.reduced import gather, part_key, part_of, reduced_key
 from peer.exchange.traffic import Traffic, ahead
 from peer.invocations.fanout import FanOut
 from peer.invocations.invokers import Invoker
@@ -42,7 +42,7 @@ class InFunction:
         manifests = list(self._rendezvous.collect(manifest))
         left = self._rendezvous.objects_of(manifest)
         stored = self._aggregate(manifests, manifest, left)
-        left.append(self._rendezvous.publish_reduced(stored, manifest))
+        left.append(self._rendezvous.publish_reduced([stored], manifest))
         num_samples = sum(theirs.num_samples for theirs in manifests)
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, num_samples)
         mean = assemble(own, num_peers, ahead(fetches))
@@ -72,7 +72,7 @@ class InFunction:
         return stored
 
     def _weighted(self, theirs: PeerManifest, own: PeerManifest) -> WeightedObject:
-        part, length = part_for(own.peer, theirs), part_for(own.peer, own).length
+        part, length = part_of(theirs, own.peer), part_of(own, own.peer).length
         if part.length != length:
             raise ObjectCorrupt(f"{part.key} has {part.length} bytes, not {length}: another model?")
         url = self._invoker.readable(part.key)

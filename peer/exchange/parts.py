@@ -10,6 +10,14 @@ from torch import Tensor
 from peer.aggregation import Gradient
 from peer.compression.interface import CHUNK_ELEMENTS
 
+PART_BYTES = 8 << 20
+"""What a part has at most: it is folded while the next ones come, of which some are in memory."""
+
+
+def parts_for(num_bytes: int) -> int:
+    """Return in how many parts so many bytes travel."""
+    return max(1, -(-num_bytes // PART_BYTES))
+
 
 def cut(gradient: Gradient, num_parts: int) -> list[Gradient]:
     """Return views on consecutive parts of the gradient's tensors; equal shapes are cut alike everywhere.

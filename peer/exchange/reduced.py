@@ -1,7 +1,10 @@
-"""What the strategies that reduce by parts share: part k of every gradient belongs to peer k."""
+"""What the strategies that reduce by shares have in common: share k of every gradient belongs to peer k.
 
-from collections.abc import Callable
-from functools import partial
+A gradient of `num_peers * m` parts has m in each share, one after the other.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from peer.aggregation import Gradient
 from peer.errors import ObjectCorrupt
@@ -16,30 +19,45 @@ def part_key(manifest: PeerManifest, part: int) -> str:
     return keys.exchange(manifest.run, manifest.generation, manifest.round, manifest.peer, part)
 
 
-def reduced_key(manifest: PeerManifest, attempt: str) -> str:
-    """Return the key of the part of the mean that belongs to this manifest's peer."""
-    return keys.reduced(manifest.run, manifest.generation, manifest.round, manifest.peer, attempt)
+def reduced_key(manifest: PeerManifest, suffix: str) -> str:
+    """Return a key for the share of the mean that belongs to this manifest's peer, or for a part of it."""
+    return keys.reduced(manifest.run, manifest.generation, manifest.round, manifest.peer, suffix)
 
 
-def part_for(peer: int, theirs: PeerManifest) -> StoredObject:
-    """Return the part of their gradient that this peer reduces.
+def part_of(theirs: PeerManifest, part: int) -> StoredObject:
+    """Return a part of their gradient.
 
     Raises:
         ObjectCorrupt: their manifest does not name it.
     """
-    key = part_key(theirs, peer)
-    for part in theirs.parts:
-        if part.key == key:
-            return part
-    raise ObjectCorrupt(f"the manifest of peer {theirs.peer} in round {theirs.round} does not name {key}")
+    key = part_key(theirs, part)
+    for stored in theirs.parts:
+        if stored.key == key:
+            return stored
+    raise ObjectCorrupt(
+        f"the manifest of peer {theirs.peer} in round {theirs.round} does not name {key}: another model?"
+    )
 
 
 def gather(
-    traffic: Traffic, rendezvous: Rendezvous, pieces: list[Gradient], manifest: PeerManifest, num_samples: int
+    traffic: Traffic,
+    rendezvous: Rendezvous,
+    pieces: Sequence[Gradient],
+    manifest: PeerManifest,
+    num_samples: int,
 ) -> list[Callable[[], Gradient]]:
     """Return what fetches each part of the mean, once the peer that it belongs to has said where it is."""
+    each = len(pieces) // rendezvous.num_peers
 
-    def fetch(peer: int, piece: Gradient) -> Gradient:
-        return traffic.get_mean(rendezvous.reduced(manifest.round, peer).part, num_samples, piece)
+    @cache
+    def share(peer: int) -> list[StoredObject]:
+        parts = rendezvous.reduced(manifest.round, peer).parts
+        if len(parts) != each:
+            raise ObjectCorrupt(f"peer {peer} stored its share of the mean in {len(parts)} parts, not {each}")
+        return parts
 
-    return [partial(fetch, peer, piece) for peer, piece in enumerate(pieces)]
+    def fetch(number: int, piece: Gradient) -> Gradient:
+        peer, part = divmod(number, each)
+        return traffic.get_mean(share(peer)[part], num_samples, piece)
+
+    return [partial(fetch, number, piece) for number, piece in enumerate(pieces)]

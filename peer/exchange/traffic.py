@@ -12,6 +12,7 @@ from peer.compression.codecs import UNCOMPRESSED, Codec
 from peer.errors import ObjectCorrupt
 from peer.exchange.compressor import Compressor
 from peer.messages import PeerManifest, StoredObject
+from peer.store.buffers import Buffers
 from peer.store.gradients import decode_gradient, encode_gradient
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
@@ -40,6 +41,7 @@ class Traffic:
     def __init__(self, store: Store, compressor: Compressor) -> None:
         self._store = store
         self._compressor = compressor
+        self._buffers = Buffers()
 
     @property
     def codec(self) -> Codec:
@@ -82,9 +84,10 @@ class Traffic:
         except ObjectCorrupt as error:
             raise ObjectCorrupt(f"gradient of peer {theirs.peer} in round {theirs.round}: {error}") from error
 
-    def put_mean(self, key: str, mean: Gradient) -> StoredObject:
-        """Store a part of the mean, sent from its own memory, and return what a manifest says of it."""
-        return self._put(key, encode_gradient(mean))
+    def put_means(self, means: Sequence[Gradient], object_keys: Sequence[str]) -> list[StoredObject]:
+        """Store parts of the mean, sent from their own memory, and return what a manifest says of them."""
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return list(threads.map(self._put, object_keys, map(encode_gradient, means)))
 
     def get_mean(self, part: StoredObject, num_samples: int, like: Gradient) -> Gradient:
         """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
@@ -96,7 +99,7 @@ class Traffic:
         return StoredObject(key=key, length=encoded.length, checksum=checksum)
 
     def _get(self, stored: StoredObject, num_samples: int, like: Gradient, codec: Codec) -> Gradient:
-        buffer = self._store.get(stored.key, stored.length, stored.checksum)
+        buffer = self._store.receive(stored.key, stored.length, stored.checksum, self._buffers.take)
         found = decode_gradient(buffer, num_samples, codec, key=stored.key)
         if found.shape != like.shape:
             raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")

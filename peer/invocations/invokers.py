@@ -29,6 +29,7 @@ from peer.messages import (
     RemoteObject,
     SamplesRequest,
 )
+from peer.store.buffers import Buffers
 from peer.store.gradients import decode_gradient
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
@@ -79,6 +80,7 @@ class FunctionInvoker:
         self._address = gateway
         self._seconds = seconds
         self._local = threading.local()
+        self._buffers = Buffers()
         self._async_calls = None
         if delete_replies is not None:
             self._async_calls = AsyncCalls(store, seconds, self._valid_seconds, delete_replies)
@@ -97,7 +99,7 @@ class FunctionInvoker:
 
         def fetch() -> Gradient:
             try:
-                buffer = self._store.get(result_key, reply.length, reply.checksum)
+                buffer = self._store.receive(result_key, reply.length, reply.checksum, self._buffers.take)
             except ObjectMissing as error:
                 raise InvocationFailed(
                     f"function gradient replied, but its result is not stored: {error}"

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to go on trying: waits double from `first_seconds` to `longest_seconds`.
+    """How long to go on trying: waits grow from `first_seconds` to `longest_seconds`, each by `growth`.
 
     No wait ends after `total_seconds`; with 0 there is one try.
     """
@@ -21,6 +21,7 @@ class Patience:
     total_seconds: float
     first_seconds: float = 0.005
     longest_seconds: float = 1.0
+    growth: float = 2.0
 
 
 def is_retryable(error: PeerlessError) -> bool:
@@ -69,7 +70,7 @@ def retry(
             if on_retry is not None:
                 on_retry(error)
         _wait(nominal_seconds, patience.total_seconds - waited_seconds, sleep, random)
-        nominal_seconds = min(2 * nominal_seconds, patience.longest_seconds)
+        nominal_seconds = min(patience.growth * nominal_seconds, patience.longest_seconds)
 
 
 def poll(

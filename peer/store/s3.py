@@ -142,6 +142,12 @@ class Store:
         """Return the object; ObjectCorrupt if its length or its checksum is another than is told here."""
         return self._with_url("GET", key, lambda url: self._transfer.get(url, length, checksum=checksum))
 
+    def receive(
+        self, key: str, length: int, checksum: str, allocate: Callable[[int], memoryview]
+    ) -> memoryview:
+        """Return the object as `get` does, in memory that `allocate` gives."""
+        return self._with_url("GET", key, lambda url: self._transfer.receive(url, length, checksum, allocate))
+
     def get_range(self, key: str, start: int, stop: int) -> bytearray:
         """Return the bytes from `start` up to and without `stop`; ObjectCorrupt if there are fewer."""
         return self._with_url("GET", key, lambda url: self._transfer.get(url, byte_range=(start, stop)))

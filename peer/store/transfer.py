@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from peer.errors import ObjectCorrupt, ObjectMissing, PeerlessError, StoreDenied, StoreError
 from peer.store.checksums import SLICE_BYTES, Buffer, Verifier
@@ -17,6 +18,8 @@ from peer.store.refusals import parse_refusal, redacted, store_error
 from peer.store.retry import Patience, retry
 
 __all__ = ["HttpTransfer", "Timeouts", "redacted"]
+
+Memory = TypeVar("Memory", bytearray, memoryview)
 
 _LONGEST_REFUSAL_BYTES = 64 << 10
 _WHILE_A_FOLDER_GOES = Patience(total_seconds=0.5)
@@ -96,10 +99,30 @@ class HttpTransfer:
             if length == 0:
                 return bytearray()
             headers["Range"] = f"bytes={first}-{stop - 1}"
+        return self._fetch(url, headers, length, checksum, bytearray)
+
+    def receive(
+        self, url: str, length: int | None, checksum: str | None, allocate: Callable[[int], memoryview]
+    ) -> memoryview:
+        """Return the object in memory that `allocate` gives, once the store has said how long it is.
+
+        Other arguments and errors as those of `get`.
+        """
+        return self._fetch(url, {}, length, checksum, allocate)
+
+    def _fetch(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        length: int | None,
+        checksum: str | None,
+        allocate: Callable[[int], Memory],
+    ) -> Memory:
         start = time.perf_counter()
         with self._response("GET", url, headers) as response:
             verifier = Verifier(checksum, redacted(url)) if checksum else None
-            buffer = _receive(response, length, verifier, redacted(url))
+            buffer = allocate(_declared_bytes(response, length, redacted(url)))
+            _receive(response, memoryview(buffer), verifier)
         self._report("get", len(buffer), start)
         return buffer
 
@@ -180,24 +203,23 @@ def _is_denied(error: PeerlessError) -> bool:
     return isinstance(error, StoreDenied) and error.code == "AccessDenied"
 
 
-def _receive(
-    response: http.client.HTTPResponse, length: int | None, verifier: Verifier | None, where: str
-) -> bytearray:
+def _declared_bytes(response: http.client.HTTPResponse, length: int | None, where: str) -> int:
     declared = response.length
     if declared is None:
         raise StoreError(f"{where}: the server does not say how long the object is; it is no S3 store")
     if length is not None and declared != length:
         raise ObjectCorrupt(f"{where} has {declared} bytes, {length} were expected")
-    buffer = bytearray(declared)
-    view = memoryview(buffer)
+    return declared
+
+
+def _receive(response: http.client.HTTPResponse, view: memoryview, verifier: Verifier | None) -> None:
     position = 0
-    while position < declared:
+    while position < len(view):
         num_read = response.readinto(view[position : position + SLICE_BYTES])
         if num_read == 0:
-            raise ConnectionError(f"the connection ended after {position} of {declared} bytes")
+            raise ConnectionError(f"the connection ended after {position} of {len(view)} bytes")
         if verifier is not None:
             verifier.update(view[position : position + num_read])
         position += num_read
     if verifier is not None:
         verifier.finish()
-    return buffer

@@ -165,7 +165,7 @@ def test_exchange_gives_every_peer_the_bits_of_the_left_fold(
 def test_exchange_of_a_gradient_of_many_parts_gives_the_same_bits(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peer.exchange.all_gather._PART_BYTES", 32 << 10)
+    monkeypatch.setattr("peer.exchange.parts.PART_BYTES", 32 << 10)
     expected = mean_of([gradient_of(peer, 100_000) for peer in range(3)])
 
     exchanged = group.round({peer: gradient_of(peer, 100_000) for peer in range(3)}, 3)
@@ -193,7 +193,7 @@ def test_exchange_with_a_codec_gives_every_peer_the_bits_of_what_all_decode(
 def test_exchange_of_many_compressed_parts_gives_the_same_bits(
     group: Group, monkeypatch: pytest.MonkeyPatch, codec: str
 ) -> None:
-    monkeypatch.setattr("peer.exchange.all_gather._PART_BYTES", 32 << 10)
+    monkeypatch.setattr("peer.exchange.parts.PART_BYTES", 32 << 10)
     expected = mean_of([decoded_of(codec, peer, 100_000) for peer in range(3)])
 
     compressed = replace(group, codec=codec)
@@ -234,7 +234,10 @@ def test_exchange_with_a_peer_of_another_codec_names_it(store: Store) -> None:
             group.round({peer: gradient_of(peer) for peer in range(2)}, 2, codecs=codecs)
 
 
-def test_exchange_names_all_that_it_stored(group: Group, store: Store) -> None:
+def test_exchange_names_all_that_it_stored(
+    group: Group, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.exchange.parts.PART_BYTES", 16 << 10)
     exchanged = group.round({peer: gradient_of(peer) for peer in range(3)}, 3)
 
     named = {key for one in exchanged for key in one.objects}
