@@ -45,7 +45,8 @@ def loads_of(experiment: Experiment, pricing: Pricing) -> Iterator[Load]:
         seen.add(key)
         repeats = group.repeats
         measured = repeats[0].measured
-        services = [service_of(repeat, group.peers, shape_of_group(group)) for repeat in repeats]
+        shape, cores = shape_of_group(group), experiment.machine.cores
+        services = [service_of(repeat, group.peers, shape, cores) for repeat in repeats]
         epoch_samples = round(measured.samples / measured.epochs)
         work = Workload(
             batch_size=group.batch_size,

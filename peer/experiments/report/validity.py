@@ -28,9 +28,10 @@ def validity_section(experiment: Experiment) -> Section:
 
 def _what_it_is() -> str:
     return (
-        "The simulator has peers, replicas, processors and the store as first-come-first-served queues, and "
-        "draws service times from measured ones. It knows no caches, no time slices, no other load of the "
-        "machine, and not the processor time of store and gateway. Below, each setting that was measured is "
+        "The simulator has peers, replicas and the store as first-come-first-served queues and processors in "
+        "slices of time, and draws service times from measured ones. It knows no caches and no other load of "
+        "the machine; what store, gateway and peers do for an invocation is what functions leave of the "
+        "processors' time, while these are never idle. Below, each setting that was measured is "
         f"predicted with service times of {OTHER_SETTINGS} of the same variant, model and batch size (other "
         f"peers, replicas or packing); where there are none, of the {OTHER_REPEATS} of the setting; and with "
         f"a single repeat by {ITSELF}, which proves little."

@@ -1,7 +1,8 @@
 """Service times out of measured cells, and what the simulator is asked to predict of one.
 
-What a function computes is taken from the kernel's CPU seconds, so that waiting for a processor which others
-held is not taken for work; the simulator adds that wait again where processors are scarce.
+What is computed is taken from the kernel's CPU seconds, so that waiting for a processor which others held is
+not taken for work; the simulator adds that wait again where processors are scarce. Nobody counts what store,
+gateway and peers do for an invocation: while processors are never idle, it is what is left of their time.
 """
 
 import math
@@ -14,7 +15,7 @@ from peer.experiments.simulator.model import Platform, Samples, Service, Work, p
 
 _COMPUTING = ("load_model", "preprocess", "compute")
 _MOVING = ("fetch", "upload")
-_BUSY = ("compute", "average", "update")
+_COMPUTE = "compute"
 _TOLERANCE = 0.1
 """How much of one replica may be idle, or a hundredth of an invocation miscounted, before it is not there."""
 
@@ -63,29 +64,32 @@ def shape_of_group(group: Group) -> Shape:
     return shape_of(group.repeats[0], group.peers, group.batch_size, replicas and int(replicas))
 
 
-def service_of(repeat: Repeat, peers: int, shape: Shape) -> Service:
+def service_of(repeat: Repeat, peers: int, shape: Shape, cores: int) -> Service:
     """Return the service times that a cell shows, of whichever variant.
 
     Args:
         repeat: the cell.
         peers: of its run.
         shape: how its rounds are cut up.
+        cores: of the machine, which all shared.
     """
     inside = repeat.invocations
-    mean_inside = fmean(inside)
-    cpu_share, transfer = _inside(repeat, mean_inside)
+    is_local = repeat.cell.variant != SERVERLESS
+    cpu_share = _processor_share(repeat) if is_local else _function_share(repeat)
+    transfer, call = (0.0, 0.0) if is_local else _around(repeat, peers, shape, cores, cpu_share)
     batches = shape.batches / shape.invocations
     others = max(1, peers - 1)
-    is_local = repeat.cell.variant != SERVERLESS
+    # all peers exchange, average and update at the same time
+    share = min(1.0, cores / peers)
     return Service(
         compute=Samples(tuple(seconds * cpu_share / batches for seconds in inside)),
-        transfer=Samples.always(0.0 if is_local else transfer),
-        call=Samples.always(0.0 if is_local else _call_seconds(repeat, peers, shape, mean_inside)),
-        fold=Samples.always(repeat.phase("average") / shape.invocations),
+        transfer=Samples.always(transfer),
+        call=Samples.always(call),
+        fold=Samples.always(share * repeat.phase("average") / shape.invocations),
         publish=Samples.always(repeat.phase("publish") + repeat.phase("evaluate")),
-        send=Samples.always(fmean(each.send_seconds for each in repeat.rounds)),
-        receive=Samples.always(fmean(each.receive_seconds for each in repeat.rounds) / others),
-        update=Samples.always(repeat.phase("update")),
+        send=Samples.always(share * fmean(each.send_seconds for each in repeat.rounds)),
+        receive=Samples.always(share * fmean(each.receive_seconds for each in repeat.rounds) / others),
+        update=Samples.always(share * repeat.phase("update")),
     )
 
 
@@ -106,39 +110,42 @@ def platform_of(group: Group, shape: Shape, cores: int) -> Platform:
     return Platform(slots=shape.replicas if group.variant == SERVERLESS else None, cores=cores)
 
 
-def _inside(repeat: Repeat, mean_inside: float) -> tuple[float, float]:
-    """Return which share of its time an invocation computes, and the seconds in which it transfers.
+def _function_share(repeat: Repeat) -> float:
+    """Return for which part of the time inside it a function computed."""
+    phases = _function_phases(repeat)
+    used = repeat.measured.functions.get(GRADIENT)
+    if used is None:
+        return sum(phases.get(name, 0.0) for name in _COMPUTING) / (sum(phases.values()) or 1.0)
+    inside = sum(sum(each.invocation_seconds.get(GRADIENT, ())) for each in repeat.measured.rounds)
+    return min(1.0, used.cpu_seconds / inside)
 
-    Of peers that compute themselves, it is the part of their computing for which they had a processor.
+
+def _processor_share(repeat: Repeat) -> float:
+    """Return for which part of computing peers had a processor; 1 where no CPU seconds are on record."""
+    used = fmean(each.phase_cpu_seconds.get(_COMPUTE, 0.0) for each in repeat.rounds)
+    seconds = repeat.phase(_COMPUTE)
+    return min(1.0, used / seconds) if used and seconds else 1.0
+
+
+def _around(repeat: Repeat, peers: int, shape: Shape, cores: int, cpu_share: float) -> tuple[float, float]:
+    """Return what an invocation takes beside computing: transfers of the function, and outside of it.
+
+    With as many replicas as processors these are never idle, so it is work, of the function, the store, the
+    gateway and the peer. With fewer replicas it is what the replica's place takes beside computing.
     """
+    mean_inside, invocations = fmean(repeat.invocations), peers * shape.invocations
+    is_saturated = shape.replicas >= cores
+    places = cores if is_saturated else shape.replicas
+    around = max(0.0, places * repeat.phase(_COMPUTE) / invocations - mean_inside * cpu_share)
+    phases = _function_phases(repeat)
+    moving = sum(phases.get(name, 0.0) for name in _MOVING) / (sum(phases.values()) or 1.0)
+    transfer = min(moving * mean_inside, around)
+    return transfer, around - transfer
+
+
+def _function_phases(repeat: Repeat) -> dict[str, float]:
     phases: dict[str, float] = {}
     for each in repeat.rounds:
         for name, seconds in each.function_seconds.items():
             phases[name] = phases.get(name, 0.0) + seconds
-    total = sum(phases.values()) or 1.0
-    moving = sum(phases.get(name, 0.0) for name in _MOVING) / total
-    used = repeat.measured.functions.get(GRADIENT)
-    if used is None:
-        computing = sum(phases.get(name, 0.0) for name in _COMPUTING) / total
-        return computing * _processor_share(repeat), moving * mean_inside
-    all_inside = sum(sum(each.invocation_seconds.get(GRADIENT, ())) for each in repeat.measured.rounds)
-    cpu_share = min(1.0, used.cpu_seconds / all_inside)
-    return cpu_share, min(moving, 1.0 - cpu_share) * mean_inside
-
-
-def _processor_share(repeat: Repeat) -> float:
-    """Return for which part of computing, averaging and updating peers had a processor.
-
-    All CPU seconds count to these, also the few that the exchange takes; 1 where there are none on record.
-    """
-    peers = repeat.measured.peers
-    busy = sum(each.phase_seconds.get(name, 0.0) for each in repeat.measured.rounds for name in _BUSY)
-    used = sum(peer.cpu_seconds for peer in peers)
-    return min(1.0, used / (busy * len(peers))) if used and busy else 1.0
-
-
-def _call_seconds(repeat: Repeat, peers: int, shape: Shape, mean_inside: float) -> float:
-    """Return what an invocation takes outside the function: the time of its place less the time inside."""
-    at_once = min(shape.replicas, peers * max(1, shape.replicas // peers)) / peers
-    turns = math.ceil(shape.invocations / at_once) if at_once >= 1 else shape.invocations / at_once
-    return max(0.0, repeat.phase("compute") / turns - mean_inside)
+    return phases

@@ -1,7 +1,8 @@
 """The simulation itself: peers as processes of simpy, replicas, processors and the store as its resources.
 
-Queues are first come, first served. Processors are held for a whole computation rather than shared in time
-slices: sums are the same, the order in which things end is not. The same arguments give the same figures.
+Queues are first come, first served; processors that are shared are held for a slice of time, and waited for
+again. Where they are shared, everything is on one machine, and what the store and the gateway do takes a
+processor, too. The same arguments give the same figures.
 """
 
 import random
@@ -13,6 +14,9 @@ from typing import Any
 import simpy
 
 from peer.experiments.simulator.model import Platform, Samples, Service, Simulated, Work, busy_seconds
+
+_SLICE_SECONDS = 0.02
+"""Longer than the kernel's, so that there are fewer events: waits are off by about as much, sums are not."""
 
 Process = Generator[simpy.Event, Any, None]
 Queue = simpy.Resource | None
@@ -60,8 +64,8 @@ class Pool:
             began = environment.now
             if self._idle is not None:
                 yield from self._started()
-            yield from held(environment, self._store, transfer_seconds)
-            yield from held(environment, self._cores, busy_seconds(batches, self._platform.share))
+            yield from moved(environment, self._store, self._cores, transfer_seconds)
+            yield from worked(environment, self._cores, busy_seconds(batches, self._platform.share))
             self._simulated.durations.append(environment.now - began)
             if self._idle is not None:
                 self._idle += 1
@@ -85,12 +89,25 @@ def turn(resource: Queue) -> AbstractContextManager[simpy.Event | None]:
     return nullcontext() if resource is None else resource.request()
 
 
-def held(environment: simpy.Environment, resource: Queue, seconds: float) -> Process:
-    """Wait for one of a resource, hold it for so long, and free it."""
-    with turn(resource) as one:
-        if one is not None:
-            yield one
+def worked(environment: simpy.Environment, cores: Queue, seconds: float) -> Process:
+    """Compute for so long, on a processor of one's own, or slice by slice on those that are shared."""
+    if cores is None:
         yield environment.timeout(seconds)
+        return
+    left = seconds
+    while left > 0:
+        with cores.request() as core:
+            yield core
+            yield environment.timeout(min(left, _SLICE_SECONDS))
+        left -= _SLICE_SECONDS
+
+
+def moved(environment: simpy.Environment, store: Queue, cores: Queue, seconds: float) -> Process:
+    """Wait for one of the store's streams, and have it work for so long."""
+    with turn(store) as stream:
+        if stream is not None:
+            yield stream
+        yield from worked(environment, cores, seconds)
 
 
 @dataclass
@@ -109,6 +126,12 @@ class _Site:
 
     def draw(self, samples: Samples) -> float:
         return samples.draw(self.randomness)
+
+    def work_for(self, samples: Samples) -> Process:
+        return worked(self.environment, self.cores, self.draw(samples))
+
+    def move_for(self, samples: Samples) -> Process:
+        return moved(self.environment, self.store, self.cores, self.draw(samples))
 
     def now(self) -> float:
         return float(self.environment.now)
@@ -146,18 +169,18 @@ def _peer(site: _Site, rank: int) -> Process:
     service, simulated = site.service, site.simulated
     for number in range(site.work.rounds):
         with _timed(site, simulated.round_seconds):
-            yield from held(site.environment, site.store, site.draw(service.publish))
+            yield site.environment.timeout(site.draw(service.publish))
             with _timed(site, simulated.compute_seconds):
                 yield from _computed_here(site) if site.work.is_local else _computed_by_functions(site)
             yield from _exchanged(site, rank, number)
-            yield from held(site.environment, site.cores, site.draw(service.update))
+            yield from site.work_for(service.update)
 
 
 def _computed_here(site: _Site) -> Process:
     for num_batches in site.work.invocations:
         for _ in range(num_batches):
-            yield from held(site.environment, site.cores, site.draw(site.service.compute))
-        yield from held(site.environment, site.cores, site.draw(site.service.fold))
+            yield from site.work_for(site.service.compute)
+        yield from site.work_for(site.service.fold)
 
 
 def _computed_by_functions(site: _Site) -> Process:
@@ -167,7 +190,7 @@ def _computed_by_functions(site: _Site) -> Process:
     calls = [environment.process(_call(site, on_their_way, each)) for each in invocations]
     for call in calls:
         yield call
-        yield from held(environment, site.cores, site.draw(site.service.fold))
+        yield from site.work_for(site.service.fold)
 
 
 def _call(site: _Site, on_their_way: Queue, num_batches: int) -> Process:
@@ -177,18 +200,18 @@ def _call(site: _Site, on_their_way: Queue, num_batches: int) -> Process:
             yield place
         batches = [site.draw(service.compute) for _ in range(num_batches)]
         yield from site.pool.invoke(site.draw(service.transfer), batches)
-        yield site.environment.timeout(site.draw(service.call))
+        yield from site.work_for(service.call)
 
 
 def _exchanged(site: _Site, rank: int, number: int) -> Process:
     """Send, then read everybody else's in the order of ranks, waiting for what is not there yet."""
-    yield from held(site.environment, site.store, site.draw(site.service.send))
+    yield from site.move_for(site.service.send)
     published = site.published[number]
     published[rank].succeed()
     for other, event in enumerate(published):
         if other != rank:
             yield event
-            yield from held(site.environment, site.store, site.draw(site.service.receive))
+            yield from site.move_for(site.service.receive)
 
 
 @contextmanager

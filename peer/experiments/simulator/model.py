@@ -71,7 +71,7 @@ class Platform:
 
     Attributes:
         slots: replicas that may run at once, None for as many as are asked for.
-        cores: that all peers and functions share, None where each has its own.
+        cores: that peers, functions, store and gateway share, None where each has its own.
         share: of a processor that a function has.
         cold_start_seconds: until a new replica takes its first request.
         warm: replicas that are there at the begin; None for all.

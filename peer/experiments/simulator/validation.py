@@ -73,7 +73,7 @@ def predictions(groups: Sequence[Group], cores: int, seed: int = 0) -> Iterator[
         shape = shape_of_group(group)
         found = [
             simulate(platform_of(group, shape, cores), service, work_of(group, shape, _ROUNDS), seed + number)
-            for number, service in enumerate(_services(donors))
+            for number, service in enumerate(_services(donors, cores))
         ]
         yield Prediction(
             group=group,
@@ -90,10 +90,10 @@ def predictions(groups: Sequence[Group], cores: int, seed: int = 0) -> Iterator[
         )
 
 
-def _services(donors: Sequence[tuple[Group, Repeat]]) -> Iterator[Service]:
+def _services(donors: Sequence[tuple[Group, Repeat]], cores: int) -> Iterator[Service]:
     for group, repeat in donors:
         shape = shape_of(repeat, group.peers, group.batch_size, shape_of_group(group).replicas)
-        yield service_of(repeat, group.peers, shape)
+        yield service_of(repeat, group.peers, shape, cores)
 
 
 def _donors(

@@ -24,7 +24,25 @@ def test_round_of_local_peers_is_all_batches_in_turn_on_cores_that_they_share() 
     work = Work(4, 2, packed(3, 1), is_local=True)
 
     assert simulate(Platform(), SECOND, work).seconds == 2 * 3
-    assert simulate(Platform(cores=2), SECOND, work).seconds == 2 * 3 * 4 / 2
+    assert simulate(Platform(cores=2), SECOND, work).seconds == pytest.approx(2 * 3 * 4 / 2)
+
+
+def test_processors_that_are_shared_are_shared_in_slices() -> None:
+    """A peer with one short batch is not kept waiting until the other's long one has ended."""
+    service, work = Service(Samples((0.1, 3.0))), Work(2, 1, (1,), is_local=True)
+
+    runs = (simulate(Platform(cores=1), service, work, seed) for seed in range(20))
+    found = next(each for each in runs if max(each.compute_seconds) == pytest.approx(3.1))
+
+    assert min(found.compute_seconds) == pytest.approx(0.2, abs=0.03)
+
+
+def test_what_surrounds_an_invocation_takes_processors_that_are_shared() -> None:
+    service = Service(Samples.always(1.0), transfer=Samples.always(0.5), call=Samples.always(0.5))
+    work = Work(4, 1, packed(10, 1), in_flight=1)
+
+    assert simulate(Platform(slots=2, cores=2), service, work).seconds == pytest.approx(40, rel=0.05)
+    assert simulate(Platform(slots=2), service, work).seconds == pytest.approx(30, rel=0.05)
 
 
 def test_cold_starts_are_as_many_as_replicas_and_delay_the_first_round_only() -> None:
