@@ -1,10 +1,10 @@
 """How fast each codec is on one core, how much smaller it makes a gradient, and how far off it is.
 
 A gradient of normal float32 values is encoded, and decoded and folded into a mean, as a peer does with each
-part that it fetches (16 MiB: `peer.exchange.all_gather`). CPU time of the one thread, minima over the
+part that it fetches (8 MiB: `peer.exchange.parts`). CPU time of the one thread, minima over the
 repetitions, the codecs in turn; megabytes are of float32, before encoding or after decoding.
 
-    python benchmarks/compression.py [--megabytes 16] [--repetitions 15] [CODEC ...]
+    python benchmarks/compression.py [--megabytes 8] [--repetitions 15] [CODEC ...]
 
 Prints a table on stderr, and one JSON line with `encode_mb_s`, `decode_add_mb_s`, `ratio` (bytes before to
 bytes of the object) and `error` (norm of what is lost to the norm of the gradient) by codec, and the host's
@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from host import host_facts
 
-from peer.aggregation import Gradient, WeightedMean
+from peer.aggregation import Gradient, Summand, WeightedMean
 from peer.compression.codecs import Codec, codec_named
 from peer.compression.noise import Noise
 from peer.learning.threads import use_one_thread
-from peer.store.gradients import decode_gradient, encode_gradient
+from peer.store.gradients import encode_gradient, open_gradient
 
 CODECS = (
     *("none", "fp16", "bf16", "int8", "qsgd:8", "qsgd:4", "qsgd:2"),
@@ -59,7 +59,7 @@ class Subject:
         encoded = encode_gradient(gradient, self.codec, Noise(_SEED))
         self._object = bytearray(b"".join(encoded.chunks))
         self._mean = WeightedMean()
-        self._mean.add(self._decoded())
+        self._mean.add(self._received())
         self.encode_seconds: list[float] = []
         self.decode_seconds: list[float] = []
 
@@ -68,13 +68,13 @@ class Subject:
         self.encode_seconds.append(
             cpu_seconds(lambda: encode_gradient(self._gradient, self.codec, Noise(_SEED)))
         )
-        self.decode_seconds.append(cpu_seconds(lambda: self._mean.add(self._decoded())))
+        self.decode_seconds.append(cpu_seconds(lambda: self._mean.add(self._received())))
 
     def result(self) -> dict[str, float]:
         """Return the row of this codec."""
         values = self._gradient.values
         megabytes = values.nbytes / 1e6
-        lost = self._decoded().values - values
+        lost = self._received().decoded().values - values
         return {
             "encode_mb_s": megabytes / min(self.encode_seconds),
             "decode_add_mb_s": megabytes / min(self.decode_seconds),
@@ -82,10 +82,10 @@ class Subject:
             "error": float(lost.norm() / values.norm()),
         }
 
-    def _decoded(self) -> Gradient:
+    def _received(self) -> Summand:
         # the mean writes into what it is given, and an uncompressed gradient is a view on its object
         source = bytearray(self._object) if self.codec.name == "none" else self._object
-        return decode_gradient(source, 3, self.codec)
+        return open_gradient(source, 3, self.codec)
 
 
 def measure(names: list[str], num_megabytes: int, repetitions: int) -> dict[str, dict[str, float]]:
@@ -130,7 +130,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("codecs", nargs="*", metavar="CODEC", default=list(CODECS))
-    parser.add_argument("--megabytes", type=int, default=16)
+    parser.add_argument("--megabytes", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()
     if min(options.megabytes, options.repetitions) < 1:

@@ -5,13 +5,38 @@ over a stacked tensor may round differently for another shape or another CPU pat
 (docs/decisions/learning-same-bits.md).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 1 << 18
-"""1 MiB: few enough for a cache, enough for the calls not to count."""
+
+class Summand(Protocol):
+    """What can be folded into a mean: a gradient, or one that has not been decoded yet."""
+
+    @property
+    def buffers(self) -> Tensor:
+        """As in `Gradient`."""
+
+    @property
+    def counters(self) -> Tensor:
+        """As in `Gradient`."""
+
+    @property
+    def num_samples(self) -> int:
+        """As in `Gradient`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """As in `Gradient`."""
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the values in order, and where each part of them belongs; they may be overwritten."""
+
+    def decoded(self) -> "Gradient":
+        """Return the whole gradient."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +56,14 @@ class Gradient:
         """The lengths P, B and C."""
         return len(self.values), len(self.buffers), len(self.counters)
 
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield all values at once."""
+        yield slice(None), self.values
+
+    def decoded(self) -> "Gradient":
+        """Return the gradient itself."""
+        return self
+
 
 class WeightedMean:
     """The running sample-weighted mean of gradients, folded from the left in the order of `add`.
@@ -42,21 +75,23 @@ class WeightedMean:
     def __init__(self) -> None:
         self._sum: Gradient | None = None
 
-    def add(self, gradient: Gradient) -> None:
+    def add(self, gradient: Summand) -> None:
         """Fold one more gradient in. Its tensors now belong to this object, which overwrites them.
 
         Raises:
             ValueError: it has other shapes than those before; nothing of it was folded in.
+            ObjectCorrupt: it cannot be decoded; the object is spent.
         """
         if self._sum is not None and gradient.shape != self._sum.shape:
             raise ValueError(f"gradients of {self._sum.shape} and {gradient.shape} elements do not add up")
+        gradient.buffers.mul_(gradient.num_samples)
         if self._sum is None:
-            gradient.values.mul_(gradient.num_samples)
-            gradient.buffers.mul_(gradient.num_samples)
-            self._sum = gradient
+            self._sum = gradient.decoded()
+            self._sum.values.mul_(gradient.num_samples)
             return
-        _add_weighted(self._sum.values, gradient.values, gradient.num_samples)
-        _add_weighted(self._sum.buffers, gradient.buffers, gradient.num_samples)
+        for where, values in gradient.blocks():
+            self._sum.values[where].add_(values.mul_(gradient.num_samples))
+        self._sum.buffers.add_(gradient.buffers)
         self._sum = replace(
             self._sum,
             counters=torch.maximum(self._sum.counters, gradient.counters),
@@ -80,13 +115,6 @@ class WeightedMean:
         return self._sum
 
 
-def _add_weighted(total: Tensor, values: Tensor, weight: int) -> None:
-    """Add `values` times `weight` to `total`, both flat, in blocks that the cache holds between the two."""
-    for start in range(0, len(total), _BLOCK_ELEMENTS):
-        block = slice(start, start + _BLOCK_ELEMENTS)
-        total[block].add_(values[block].mul_(weight))
-
-
 class DampedMean:
     """The running mean of one round's gradients, of which some are stale, folded in the order of `add`.
 
@@ -100,9 +128,9 @@ class DampedMean:
         self._sum = WeightedMean()
         self._weight = 0.0
 
-    def add(self, gradient: Gradient, staleness: int) -> None:
+    def add(self, summand: Summand, staleness: int) -> None:
         """Fold one more gradient in, which is `staleness` rounds late; see `WeightedMean.add`."""
-        factor = damping(staleness)
+        gradient, factor = summand.decoded(), damping(staleness)
         gradient.values.mul_(factor)
         gradient.buffers.mul_(factor)
         self._sum.add(gradient)

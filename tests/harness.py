@@ -163,3 +163,13 @@ def replicas_of(platform: LocalPlatform, function: str) -> list[psutil.Process]:
             if Path(process.cwd()).name == function and not process.children():
                 found.append(process)
     return found
+
+
+def child_of_rank(rank: int) -> int:
+    """Return the process of a peer, which is the one that has its log open."""
+    (found,) = [
+        child.pid
+        for child in psutil.Process().children()
+        if any(file.path.endswith(f"/peer-{rank}.log") for file in child.open_files())
+    ]
+    return found

@@ -5,7 +5,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from peer.aggregation import Gradient, WeightedMean
+from peer.aggregation import Gradient, Summand, WeightedMean
 from peer.errors import ObjectCorrupt
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut, parts_for
@@ -31,7 +31,7 @@ class AllGather:
 
         manifests: list[PeerManifest] = []
 
-        def fetches() -> Iterator[Callable[[], Gradient]]:
+        def fetches() -> Iterator[Callable[[], Summand]]:
             for theirs in self._rendezvous.collect(manifest):
                 manifests.append(theirs)
                 is_own = theirs.peer == manifest.peer
@@ -56,14 +56,14 @@ def exchange_keys(manifest: PeerManifest, num_parts: int) -> list[str]:
     return [keys.exchange(*where, number) for number in range(num_parts)]
 
 
-def kept(pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
+def kept(pieces: list[Gradient]) -> Iterator[Callable[[], Summand]]:
     """Yield what gives this peer's own parts, in their order."""
     yield from (lambda piece=piece: piece for piece in pieces)
 
 
 def fetched(
     traffic: Traffic, theirs: PeerManifest, pieces: list[Gradient]
-) -> Iterator[Callable[[], Gradient]]:
+) -> Iterator[Callable[[], Summand]]:
     """Yield what fetches another peer's parts, in their order, each of the shapes of `pieces`.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
-from peer.aggregation import DampedMean, Gradient
+from peer.aggregation import DampedMean, Gradient, Summand
 from peer.exchange.all_gather import exchange_keys, fetched, kept, whole_pieces
 from peer.exchange.meeting import Meeting
 from peer.exchange.pace import Step
@@ -89,7 +89,7 @@ class BoundedStaleness:
         """Fold the gradients by round and peer, so that the same ones have the same mean everywhere."""
         in_order = _in_order([manifest, *others])
 
-        def fetches() -> Iterator[Callable[[], Gradient]]:
+        def fetches() -> Iterator[Callable[[], Summand]]:
             for each in in_order:
                 is_own = each.peer == manifest.peer
                 yield from kept(pieces) if is_own else fetched(self._traffic, each, pieces)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from msgspec.structs import replace
 
-from peer.aggregation import Gradient, WeightedMean
+from peer.aggregation import Gradient, Summand, WeightedMean
 from peer.exchange.all_gather import fetched, kept, whole_pieces
 from peer.exchange.compressor import Compressor
 from peer.exchange.traffic import Traffic, ahead
@@ -46,7 +46,7 @@ class Meeting:
         own = replace(own, parts=self._traffic.put_parts(own, pieces, object_keys).parts)
         self._rendezvous.publish(own, keys.meeting_manifest)
 
-        def fetches() -> Iterator[Callable[[], Gradient]]:
+        def fetches() -> Iterator[Callable[[], Summand]]:
             for theirs in self._rendezvous.collect(own, keys.meeting_manifest):
                 is_own = theirs.peer == own.peer
                 yield from kept(pieces) if is_own else fetched(self._traffic, theirs, pieces)

@@ -5,7 +5,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from peer.aggregation import Gradient, WeightedMean
+from peer.aggregation import Gradient, Summand, WeightedMean
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut, parts_for
 from peer.exchange.reduced import gather, part_key, part_of, reduced_key
@@ -49,7 +49,7 @@ class ScatterReduce:
         """Fold this peer's share of every gradient, in peer order, and return the mean's parts."""
         manifests: list[PeerManifest] = []
 
-        def fetches() -> Iterator[Callable[[], Gradient]]:
+        def fetches() -> Iterator[Callable[[], Summand]]:
             for theirs in self._rendezvous.collect(manifest):
                 manifests.append(theirs)
                 for part in share:

@@ -4,18 +4,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TypeVar
 
-from peer.aggregation import Gradient
+from peer.aggregation import Gradient, Summand
 from peer.compression.codecs import UNCOMPRESSED, Codec
 from peer.errors import ObjectCorrupt
 from peer.exchange.compressor import Compressor
 from peer.messages import PeerManifest, StoredObject
 from peer.store.buffers import Buffers
-from peer.store.gradients import decode_gradient, encode_gradient
+from peer.store.gradients import Compressed, encode_gradient, open_gradient
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
+
+Fetched = TypeVar("Fetched")
 
 _AT_ONCE = 4
 """Transfers at once: hides the latency of a remote store; more adds nothing once the network is full."""
@@ -73,16 +76,18 @@ class Traffic:
         parts, sizes = [part for parts, _ in done for part in parts], [size for _, size in done]
         return Sent(parts, sum(sizes), time.perf_counter() - began)
 
-    def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Gradient:
-        """Return a part of another peer's gradient, of the same shapes as `like`.
+    def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Summand:
+        """Return a part of another peer's gradient, of the same shapes as `like`, not decoded yet.
 
         Raises:
             ObjectCorrupt: it has others, or is not what their manifest says; names the peer.
         """
+        whose = f"gradient of peer {theirs.peer} in round {theirs.round}"
         try:
-            return self._get(part, theirs.num_samples, like, self.codec)
+            found = self._get(part, theirs.num_samples, like, self.codec)
         except ObjectCorrupt as error:
-            raise ObjectCorrupt(f"gradient of peer {theirs.peer} in round {theirs.round}: {error}") from error
+            raise ObjectCorrupt(f"{whose}: {error}") from error
+        return replace(found, name=f"{whose}: {found.name}") if isinstance(found, Compressed) else found
 
     def put_means(self, means: Sequence[Gradient], object_keys: Sequence[str]) -> list[StoredObject]:
         """Store parts of the mean, sent from their own memory, and return what a manifest says of them."""
@@ -91,29 +96,29 @@ class Traffic:
 
     def get_mean(self, part: StoredObject, num_samples: int, like: Gradient) -> Gradient:
         """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
-        return self._get(part, num_samples, like, UNCOMPRESSED)
+        return self._get(part, num_samples, like, UNCOMPRESSED).decoded()
 
     def _put(self, key: str, encoded: EncodedTensors) -> StoredObject:
         checksum = encoded.xxh3()
         self._store.put(key, encoded.chunks, encoded.length)
         return StoredObject(key=key, length=encoded.length, checksum=checksum)
 
-    def _get(self, stored: StoredObject, num_samples: int, like: Gradient, codec: Codec) -> Gradient:
+    def _get(self, stored: StoredObject, num_samples: int, like: Gradient, codec: Codec) -> Summand:
         buffer = self._store.receive(stored.key, stored.length, stored.checksum, self._buffers.take)
-        found = decode_gradient(buffer, num_samples, codec, key=stored.key)
+        found = open_gradient(buffer, num_samples, codec, key=stored.key)
         if found.shape != like.shape:
             raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")
         return found
 
 
-def ahead(fetches: Iterable[Callable[[], Gradient]]) -> Iterator[Gradient]:
+def ahead(fetches: Iterable[Callable[[], Fetched]]) -> Iterator[Fetched]:
     """Yield what `fetches` return, in their order, a few of them begun ahead of the one that is yielded.
 
     `fetches` is taken from in the caller's thread, as there is room; what it raises, and what they raise,
     comes through.
     """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        begun: deque[Future[Gradient]] = deque()
+        begun: deque[Future[Fetched]] = deque()
         for fetch in fetches:
             begun.append(threads.submit(fetch))
             if len(begun) == _AT_ONCE:

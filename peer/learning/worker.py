@@ -45,7 +45,7 @@ from peer.messages import (
 )
 from peer.store import tensors
 from peer.store.checksums import verify
-from peer.store.gradients import decode_gradient, encode_gradient
+from peer.store.gradients import encode_gradient, open_gradient
 
 Fetch = Callable[[RemoteObject], bytearray]
 Upload = Callable[[str, tensors.EncodedTensors], None]
@@ -158,7 +158,7 @@ class Worker:
         for part in request.parts:
             with phases.phase("fetch"):
                 buffer, where = self._fetched(part.object), part.object.url.partition("?")[0]
-                gradient = decode_gradient(buffer, part.num_samples, codec, key=where)
+                gradient = open_gradient(buffer, part.num_samples, codec, key=where)
             with phases.phase("compute"):
                 try:
                     mean.add(gradient)

@@ -1,12 +1,16 @@
 """The wire form of a gradient, as functions and peers store it, compressed or not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from peer.aggregation import Gradient
+from peer.aggregation import Gradient, Summand
 from peer.compression.codecs import UNCOMPRESSED, Codec
+from peer.compression.interface import BLOCK_CHUNKS, CHUNK_ELEMENTS
 from peer.compression.noise import Noise
 from peer.errors import ObjectCorrupt
 from peer.store import tensors
@@ -15,6 +19,52 @@ _STATE = {"buffers": torch.float32, "counters": torch.int64}
 """What is never compressed: it is small, and no step averages an error in it away."""
 
 _WITHOUT_NOISE = Noise(0)
+
+_BLOCK_ELEMENTS = BLOCK_CHUNKS * CHUNK_ELEMENTS
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A gradient as it has travelled, decoded block by block while a cache still holds what is folded.
+
+    Attributes:
+        codec: by which it is compressed.
+        tensors: what the codec made of the values.
+        num_elements: how many values, P.
+        buffers: as in `Gradient`.
+        counters: as in `Gradient`.
+        num_samples: as in `Gradient`.
+        name: of the object, for errors.
+    """
+
+    codec: Codec
+    tensors: Mapping[str, Tensor]
+    num_elements: int
+    buffers: Tensor
+    counters: Tensor
+    num_samples: int
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The lengths P, B and C, as of a `Gradient`."""
+        return self.num_elements, len(self.buffers), len(self.counters)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the values, a block at a time; raises ObjectCorrupt if they are none of this codec."""
+        for start in range(0, self.num_elements, _BLOCK_ELEMENTS):
+            stop = min(start + _BLOCK_ELEMENTS, self.num_elements)
+            first, last = self.codec.lengths(start), self.codec.lengths(stop)
+            part = {name: tensor[first[name] : last[name]] for name, tensor in self.tensors.items()}
+            with _named(self.name):
+                values = self.codec.decode(part, stop - start)
+            yield slice(start, stop), values
+
+    def decoded(self) -> Gradient:
+        """Return the gradient; raises as `blocks`."""
+        with _named(self.name):
+            values = self.codec.decode(self.tensors, self.num_elements)
+        return Gradient(values, self.buffers, self.counters, self.num_samples)
 
 
 def encode_gradient(
@@ -44,7 +94,14 @@ def encode_compressed(
 def decode_gradient(
     buffer: bytearray | memoryview, num_samples: int, codec: Codec = UNCOMPRESSED, *, key: str = "gradient"
 ) -> Gradient:
-    """Return the gradient in `buffer`; what is not compressed is a view on it.
+    """Return the gradient in `buffer`; see `open_gradient`."""
+    return open_gradient(buffer, num_samples, codec, key=key).decoded()
+
+
+def open_gradient(
+    buffer: bytearray | memoryview, num_samples: int, codec: Codec = UNCOMPRESSED, *, key: str = "gradient"
+) -> Summand:
+    """Return the gradient in `buffer`, not decoded yet; its tensors are views on it.
 
     Args:
         buffer: the whole object.
@@ -55,13 +112,11 @@ def decode_gradient(
     Raises:
         ObjectCorrupt: the bytes are not a gradient of this codec.
     """
-    try:
-        return _decoded(buffer, num_samples, codec)
-    except ObjectCorrupt as error:
-        raise ObjectCorrupt(f"{key}: {error}") from error
+    with _named(key):
+        return _opened(buffer, num_samples, codec, key)
 
 
-def _decoded(buffer: bytearray | memoryview, num_samples: int, codec: Codec) -> Gradient:
+def _opened(buffer: bytearray | memoryview, num_samples: int, codec: Codec, key: str) -> Summand:
     decoded = tensors.decode(buffer, codec.name)
     named = decoded.tensors
     found = {name: tensor.dtype for name, tensor in named.items()}
@@ -75,8 +130,16 @@ def _decoded(buffer: bytearray | memoryview, num_samples: int, codec: Codec) -> 
     lengths = {name: len(tensor) for name, tensor in compressed.items()}
     if type(num_elements) is not int or num_elements < 0 or codec.lengths(num_elements) != lengths:
         raise ObjectCorrupt(f"{num_elements!r} elements cannot be {lengths} of codec {codec.name}")
-    values = codec.decode(compressed, num_elements)
-    return Gradient(values, named["buffers"], named["counters"], num_samples)
+    return Compressed(codec, compressed, num_elements, named["buffers"], named["counters"], num_samples, key)
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Have an ObjectCorrupt of the block begin with the object's name."""
+    try:
+        yield
+    except ObjectCorrupt as error:
+        raise ObjectCorrupt(f"{key}: {error}") from error
 
 
 def _metadata(codec: Codec, num_elements: int) -> dict[str, Any]:

@@ -5,10 +5,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-import psutil
 import pytest
 import torch
-from harness import IMPATIENT, WITHOUT_FUNCTIONS, Runner
+from harness import IMPATIENT, WITHOUT_FUNCTIONS, Runner, child_of_rank
 
 from peer import checkpoint, runs, training
 from peer.aggregation import Gradient
@@ -42,16 +41,6 @@ def once_after_round(round_number: int, act: Callable[[], None]) -> Callable[[Ro
             act()
 
     return on_record
-
-
-def child_of_rank(rank: int) -> int:
-    """Return the process of a peer, which is the one that has its log open."""
-    (found,) = [
-        child.pid
-        for child in psutil.Process().children()
-        if any(file.path.endswith(f"/peer-{rank}.log") for file in child.open_files())
-    ]
-    return found
 
 
 @pytest.fixture(scope="module")

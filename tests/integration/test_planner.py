@@ -1,5 +1,7 @@
 """Runs with `--optimize` on a real platform: measured once, planned, frozen, in force, and put back."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import LocalPlatform, Runner
+from harness import LocalPlatform, Runner, child_of_rank
 
 from peer import runs
 from peer.allocation.planning import in_force
 from peer.allocation.plans import TARGETS
 from peer.config import RunConfig, RunStart
+from peer.errors import PeerlessError
 from peer.gateway import Gateway
 from peer.local.gateway import ready_replicas
 from peer.records import rounds, summary
@@ -103,6 +106,28 @@ def test_run_follows_its_plan_and_leaves_the_function_as_it_was(
     assert summary.summarise(config, results[0], records, 1000).plan == plan
     if target != "time":
         assert plan.limit_bytes < parse_size(before[1])
+
+
+@pytest.mark.parametrize("how", ["signalled", "lost"])
+def test_function_is_as_it_was_after_a_run_that_ends_early(
+    runner: Runner, function: Function, how: str
+) -> None:
+    before, during = function.sizes(), []
+    config, _ = planned(runner, f"plan-{how}", optimize="memory", rounds=50, **GENEROUS)
+
+    def look_and_end(record: RoundRecord) -> None:
+        during.append(function.sizes()[1])
+        if len(during) == 1 and how == "signalled":
+            os.kill(os.getpid(), signal.SIGINT)
+        elif len(during) == 1:
+            os.kill(child_of_rank(1), signal.SIGKILL)
+
+    with pytest.raises(PeerlessError), in_force(config, runner.surroundings.gateway):
+        runner.go(config, RunStart(), look_and_end)
+
+    assert 0 < len(during) < 100
+    assert parse_size(during[0]) < parse_size(before[1])
+    assert function.sizes()[1] == before[1]
 
 
 def test_profile_that_a_run_has_measured_is_the_next_runs(runner: Runner, function: Function) -> None:

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from peer.aggregation import Gradient
+from peer.aggregation import Gradient, WeightedMean
 from peer.compression.codecs import codec_named
-from peer.compression.interface import CHUNK_ELEMENTS, LARGEST, Codec, num_bytes
+from peer.compression.interface import BLOCK_CHUNKS, CHUNK_ELEMENTS, LARGEST, Codec, num_bytes
 from peer.compression.noise import Noise
 from peer.compression.quantised import BUCKET_ELEMENTS, SMALLEST
 from peer.errors import ObjectCorrupt, TrainingDiverged
-from peer.store.gradients import decode_gradient, encode_gradient
+from peer.store.gradients import decode_gradient, encode_gradient, open_gradient
 from peer.store.tensors import DTYPES
 
 BITS = range(2, 9)
@@ -255,6 +255,20 @@ def test_gradient_over_the_wire_is_what_its_codec_decodes(
     assert bits(decoded.buffers) == bits(gradient.buffers)
     assert bits(decoded.counters) == bits(gradient.counters)
     assert decoded.num_samples == 7
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("length", [1, BLOCK_CHUNKS * CHUNK_ELEMENTS, 600_001])
+def test_gradient_folded_block_by_block_has_the_bits_of_the_whole(name: str, length: int) -> None:
+    codec, first = codec_named(name), values_of(length, 2)
+    buffer = wire(name, length)
+    whole = decode_gradient(bytearray(buffer), 5, codec)
+    mean = WeightedMean()
+    mean.add(Gradient(first.clone(), torch.ones(3), torch.arange(2), 2))
+
+    mean.add(open_gradient(buffer, 5, codec))
+
+    assert bits(mean.result().values) == bits((first * 2 + whole.values * 5) / 7)
 
 
 def wire(name: str, length: int = 700) -> bytearray:
