@@ -258,7 +258,7 @@ def test_gradient_over_the_wire_is_what_its_codec_decodes(
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("length", [1, BLOCK_CHUNKS * CHUNK_ELEMENTS, 600_001])
+@pytest.mark.parametrize("length", [1, 4 * BLOCK_CHUNKS * CHUNK_ELEMENTS, 1_200_001])
 def test_gradient_folded_block_by_block_has_the_bits_of_the_whole(name: str, length: int) -> None:
     codec, first = codec_named(name), values_of(length, 2)
     buffer = wire(name, length)

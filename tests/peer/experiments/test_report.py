@@ -154,7 +154,7 @@ def test_simulator_predicts_a_run_that_is_as_it_assumes(found: dict[str, Section
 
 def test_simulator_predicts_other_numbers_of_peers_from_each_other(tmp_path: Path) -> None:
     cells = [
-        made.cell(SERVERLESS, repeat, noise=0.0, peers=peers) for repeat in (1, 2) for peers in (1, 2, 4)
+        made.cell(SERVERLESS, repeat, noise=0.0, peers=peers) for repeat in (1, 2) for peers in (3, 4, 6)
     ]
     rows = first_table(validity_section(read_experiment(made.write(tmp_path / "made-up", cells)))).rows
 
