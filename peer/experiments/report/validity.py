@@ -40,26 +40,20 @@ def _what_it_is() -> str:
 
 def _verdicts(found: Sequence[Prediction]) -> list[Text]:
     return [
-        Text(_verdict(members, source, is_disturbed), is_simulated=True)
+        Text(_verdict(members, source), is_simulated=True)
         for source in (OTHER_SETTINGS, OTHER_REPEATS, ITSELF)
-        for is_disturbed in (False, True)
-        if (members := [each for each in found if (each.source, each.is_disturbed) == (source, is_disturbed)])
+        if (members := [each for each in found if each.source == source])
     ]
 
 
-def _verdict(members: Sequence[Prediction], source: str, is_disturbed: bool) -> str:
+def _verdict(members: Sequence[Prediction], source: str) -> str:
     rounds = sum(abs(each.round_error) <= GOAL for each in members)
     gradients = sum(abs(each.gradient_error) <= GOAL for each in members)
-    disturbed = (
-        " Other work was on the machine meanwhile, of which the simulator knows nothing."
-        if is_disturbed
-        else ""
-    )
     return (
-        f"From {source}{', disturbed' if is_disturbed else ''}: of {len(members)} settings, the time of the "
+        f"From {source}: of {len(members)} settings, the time of the "
         f"gradient is within {GOAL:.0%} of the measurement in {gradients}, that of the round in {rounds}; "
         f"the largest errors are {max((each.gradient_error for each in members), key=abs):+.0%} and "
-        f"{max((each.round_error for each in members), key=abs):+.0%}.{disturbed}"
+        f"{max((each.round_error for each in members), key=abs):+.0%}."
     )
 
 
@@ -69,7 +63,7 @@ def _table(found: Sequence[Prediction]) -> Table:
             [
                 each.group.variant,
                 name_of(each.group),
-                f"{each.source}, disturbed" if each.is_disturbed else each.source,
+                each.source,
                 seconds(each.measured_gradient),
                 seconds(each.simulated_gradient),
                 f"{each.gradient_error:+.1%}",

@@ -28,11 +28,13 @@ class Shape:
         batches: of a peer and round.
         invocations: of a peer and round.
         replicas: that were busy at once, over all peers.
+        fullness: which part of its samples a batch has in the mean; the last of a shard may have fewer.
     """
 
     batches: int
     invocations: int
     replicas: int
+    fullness: float = 1.0
 
     @property
     def packing(self) -> int:
@@ -55,7 +57,8 @@ def shape_of(repeat: Repeat, peers: int, batch_size: int, replicas: int | None) 
     if replicas is None:
         inside = sum(repeat.invocations) / len(rounds)
         replicas = max(1, math.ceil(inside / max(repeat.phase("compute"), 1e-9) - _TOLERANCE))
-    return Shape(max(1, math.ceil(batches - _TOLERANCE / 10)), invocations, replicas)
+    whole = max(1, math.ceil(batches - _TOLERANCE / 10))
+    return Shape(whole, invocations, replicas, min(1.0, batches / whole))
 
 
 def shape_of_group(group: Group) -> Shape:
@@ -65,7 +68,7 @@ def shape_of_group(group: Group) -> Shape:
 
 
 def service_of(repeat: Repeat, peers: int, shape: Shape, cores: int) -> Service:
-    """Return the service times that a cell shows, of whichever variant.
+    """Return the service times that a cell shows, of whichever variant; `compute` is of a full batch.
 
     Args:
         repeat: the cell.
@@ -77,7 +80,7 @@ def service_of(repeat: Repeat, peers: int, shape: Shape, cores: int) -> Service:
     is_local = repeat.cell.variant != SERVERLESS
     cpu_share = _processor_share(repeat) if is_local else _function_share(repeat)
     transfer, call = (0.0, 0.0) if is_local else _around(repeat, peers, shape, cores, cpu_share)
-    batches = shape.batches / shape.invocations
+    batches = shape.fullness * shape.batches / shape.invocations
     others = max(1, peers - 1)
     # all peers exchange, average and update at the same time
     share = min(1.0, cores / peers)
@@ -136,7 +139,9 @@ def _around(repeat: Repeat, peers: int, shape: Shape, cores: int, cpu_share: flo
     mean_inside, invocations = fmean(repeat.invocations), peers * shape.invocations
     is_saturated = shape.replicas >= cores
     places = cores if is_saturated else shape.replicas
-    around = max(0.0, places * repeat.phase(_COMPUTE) / invocations - mean_inside * cpu_share)
+    # until the last peer is done: with few invocations the others are so much sooner
+    seconds = fmean(each.slowest_seconds.get(_COMPUTE, 0.0) for each in repeat.rounds)
+    around = max(0.0, places * seconds / invocations - mean_inside * cpu_share)
     phases = _function_phases(repeat)
     moving = sum(phases.get(name, 0.0) for name in _MOVING) / (sum(phases.values()) or 1.0)
     transfer = min(moving * mean_inside, around)

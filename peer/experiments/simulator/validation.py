@@ -1,7 +1,7 @@
 """How well the simulator predicts what was measured: each setting from service times of other cells."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from peer.experiments.records import DDP
@@ -27,22 +27,13 @@ OTHER_SETTINGS, OTHER_REPEATS, ITSELF = "other settings", "other repeats", "itse
 setting's other repeats; or the very cells that are predicted, which proves little."""
 
 
-_QUIET = 2.0
-"""Up to so many programs a core wait for it where an experiment is alone: its own from the cell before."""
-
-
 @dataclass(frozen=True)
 class Prediction:
-    """One setting: seconds of a peer's gradient and of a round, measured and simulated.
-
-    `is_disturbed` says that the machine had much other work when one of the cells began, its own or one that
-    service times are from: the simulator knows nothing of it.
-    """
+    """One setting: seconds of a peer's gradient and of a round, measured and simulated."""
 
     group: Group
     source: str
     source_ids: Sequence[str]
-    is_disturbed: bool
     measured_gradient: float
     simulated_gradient: float
     measured_round: float
@@ -71,18 +62,15 @@ def predictions(groups: Sequence[Group], cores: int, seed: int = 0) -> Iterator[
     for group in ours:
         source, donors, predicted = _donors(group, ours)
         shape = shape_of_group(group)
+        platform, work = platform_of(group, shape, cores), work_of(group, shape, _ROUNDS)
         found = [
-            simulate(platform_of(group, shape, cores), service, work_of(group, shape, _ROUNDS), seed + number)
-            for number, service in enumerate(_services(donors, cores))
+            simulate(platform, replace(service, compute=service.compute.scaled(shape.fullness)), work, seed)
+            for seed, service in enumerate(_services(donors, cores), start=seed)
         ]
         yield Prediction(
             group=group,
             source=source,
             source_ids=[repeat.cell.id for _, repeat in donors],
-            is_disturbed=any(
-                repeat.cell.load_average > _QUIET * cores
-                for repeat in (*predicted, *(repeat for _, repeat in donors))
-            ),
             measured_gradient=fmean(repeat.gradient_seconds for repeat in predicted),
             simulated_gradient=fmean(each.mean_compute_seconds for each in found),
             measured_round=fmean(repeat.round_seconds for repeat in predicted),
