@@ -133,7 +133,8 @@ def test_document_stands_alone(document: Path) -> None:
     text = document.read_text()
 
     assert re.findall(ELSEWHERE, text) == []
-    assert max(map(len, text.splitlines())) <= 400
+    is_made = document.name == "report.md"  # of `peerless experiment report`, with tables as wide as need be
+    assert is_made or max(map(len, text.splitlines())) <= 400
 
 
 def test_failure_table_names_a_test_in_each_row() -> None:

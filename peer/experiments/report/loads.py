@@ -10,7 +10,7 @@ from peer.experiments.prices import Assumptions
 from peer.experiments.records import CONVENTIONAL, SERVERLESS
 from peer.experiments.report.groups import Experiment, Group, order
 from peer.experiments.report.money import Pricing
-from peer.experiments.report.resources import function_peak, peer_peak
+from peer.experiments.report.resources import function_peak, least, peer_peak
 from peer.experiments.report.times import gradient
 from peer.experiments.simulator.calibration import service_of, shape_of_group
 from peer.experiments.simulator.model import Samples
@@ -54,7 +54,7 @@ def loads_of(experiment: Experiment, pricing: Pricing) -> Iterator[Load]:
             compute=_thinned([each for service in services for each in service.compute.seconds]),
             weights_bytes=measured.weights_bytes,
             batch_bytes=group.batch_size * _sample_bytes(str(group.setting("dataset"))),
-            peak_bytes=int(max(group.values(function_peak)) or max(group.values(peer_peak))),
+            peak_bytes=int(least(group, function_peak) or max(group.values(peer_peak))),
             instance=pricing.instance_of(_baseline(group, experiment)),
         )
         yield Load(group, work, epoch_samples)

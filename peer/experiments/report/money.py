@@ -24,7 +24,7 @@ from peer.experiments.report.blocks import (
 )
 from peer.experiments.report.groups import Experiment, Group, Pair, Repeat, order
 from peer.experiments.report.plots import Line
-from peer.experiments.report.resources import function_peak
+from peer.experiments.report.resources import function_peak, least
 from peer.experiments.report.times import families, name_of
 from peer.experiments.simulator.calibration import shape_of_group
 from peer.experiments.statistics import Estimate
@@ -53,7 +53,7 @@ class Pricing:
 
     def memory_mb(self, group: Group) -> int:
         """Return the memory of a function."""
-        peak_bytes = int(max(group.values(function_peak)))
+        peak_bytes = int(least(group, function_peak))
         return max(cost.memory_for(peak_bytes, self.cloud.function), self.cloud.function.mb_per_vcpu)
 
     def epoch(self, group: Group, repeat: Repeat) -> float:

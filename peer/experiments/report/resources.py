@@ -13,7 +13,7 @@ from peer.experiments.report.blocks import (
     per_cent,
     seconds,
 )
-from peer.experiments.report.groups import GRADIENT, Experiment, Group, Repeat, distinct, order
+from peer.experiments.report.groups import GRADIENT, Experiment, Group, Metric, Repeat, distinct, order
 from peer.experiments.report.plots import Line
 from peer.experiments.report.times import name_of, stage, whole_round
 
@@ -37,6 +37,14 @@ def peer_peak(repeat: Repeat) -> float:
     return float(max((peer.peak_rss_bytes for peer in repeat.measured.peers), default=0))
 
 
+def least(group: Group, memory: Metric) -> float:
+    """Return a figure of memory, in bytes, of the repeat in which it was least.
+
+    A replica may have done the larger work of another cell before, and keeps the peak of that.
+    """
+    return min(group.values(memory))
+
+
 def cpu_seconds(repeat: Repeat) -> float:
     """Return the CPU seconds of all peers and functions, a sample in the unit of a thousand."""
     measured = repeat.measured
@@ -56,9 +64,9 @@ def memory_section(experiment: Experiment) -> Section:
             [
                 group.variant,
                 name_of(group),
-                megabytes(group.estimate(peer_peak).value),
-                _megabytes_or_none(group.estimate(function_peak).value),
-                _megabytes_or_none(group.estimate(function_working_set).value),
+                megabytes(least(group, peer_peak)),
+                _megabytes_or_none(least(group, function_peak)),
+                _megabytes_or_none(least(group, function_working_set)),
                 interval(group.estimate(cpu_seconds)),
             ],
             group.ids,
@@ -68,7 +76,9 @@ def memory_section(experiment: Experiment) -> Section:
     table = Table(
         "Resident memory of the largest peer and of the fullest replica at their peaks, the replica's "
         "working set (its control group's usage without what the kernel could take back; pages shared with "
-        "the warm parent are not charged), and CPU seconds of all peers and functions for 1,000 samples.",
+        "the warm parent are not charged), each of the repeat in which it was least, for a replica that has "
+        "worked for another setting before keeps that peak; and CPU seconds of all peers and functions for "
+        "1,000 samples.",
         [
             "variant",
             "setting",
@@ -83,7 +93,7 @@ def memory_section(experiment: Experiment) -> Section:
         Line(
             label,
             [each.batch_size for each in members],
-            [each.estimate(metric).value / _MIB for each in members],
+            [least(each, metric) / _MIB for each in members],
         )
         for model in distinct(groups, "model")
         for variant, metric, who in (

@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 from disks import fill, small_disk
-from harness import LocalPlatform
+from harness import LocalPlatform, replicas_of
 from msgspec.structs import replace
 
 from peer.config import GatewayAddress
 from peer.errors import FileNotWritten, GatewayUnreachable, PeerlessError, StoreUnreachable
 from peer.experiments import records, runner
 from peer.experiments.matrix import Matrix
-from peer.experiments.place import Place, given_place
+from peer.experiments.place import OwnPlatform, Place, given_place
 from peer.experiments.process import Ended, option_arguments
 from peer.experiments.records import CellRecord, Measure
 from peer.experiments.runner import Planned, Runner, due, seconds_left
 from peer.gateway import Gateway, specification_of
+from peer.local.gateway import ready_replicas
 from peer.sizes import quantity
-from peer.store.retry import Patience, poll
+from peer.store.retry import Patience, poll, retry
 from peer.store.s3 import Store, StoreAddress
 from peer.store.servers import free_port
 
@@ -215,6 +216,21 @@ def test_place_of_somebody_else_is_afterwards_as_it_was(platform: LocalPlatform)
     assert (between["replicas"], between["limits"]["memory"]) == (3, "2Gi")
     assert (after["replicas"], after["limits"]["memory"]) == (2, "2Gi")
     assert poll(lambda: gateway.describe("gradient")["availableReplicas"] == 2 or None, Patience(60.0))
+
+
+def test_own_place_gives_each_cell_new_replicas_as_many_as_at_first(platform: LocalPlatform) -> None:
+    gateway = Gateway(platform.gateway)
+    gateway.scale("gradient", 2)
+    retry(lambda: ready_replicas(gateway, "gradient"), Patience(60.0))
+    place = OwnPlatform(platform.platform, platform.options, 30.0)
+    before = {each.pid for each in replicas_of(platform, "gradient")}
+    gateway.scale("gradient", 3)
+
+    place.prepare(None)
+
+    assert gateway.describe("gradient")["replicas"] == 2
+    assert before
+    assert before.isdisjoint({each.pid for each in replicas_of(platform, "gradient")})
 
 
 def limited(description: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
