@@ -110,7 +110,7 @@ class OwnPlatform(Place):
         self._options = options
         platform.up(options, _ignore)
         super().__init__(*_addresses(platform), outage_seconds)
-        self._usual_replicas = int(Gateway(self.gateway_address).describe(FUNCTION)["replicas"])
+        self.usual_replicas = int(Gateway(self.gateway_address).describe(FUNCTION)["replicas"])
 
     def prepare(self, replicas: int | None) -> None:
         """See `Place.prepare`; each cell has new replicas, as many as there were at first.
@@ -118,7 +118,7 @@ class OwnPlatform(Place):
         So their memory is what this cell needs, and what the autoscaler did in the one before is undone.
         """
         Gateway(self.gateway_address).scale(FUNCTION, 0)
-        super().prepare(self._usual_replicas if replicas is None else replicas)
+        super().prepare(self.usual_replicas if replicas is None else replicas)
 
     def wait(self, say: Say) -> None:
         """See `Place.wait`."""

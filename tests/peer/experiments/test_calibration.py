@@ -32,6 +32,7 @@ def measured_of(peers: int, batches: int, replicas: int) -> Repeat:
         replace(
             each,
             phase_seconds={**each.phase_seconds, "compute": found.mean_compute_seconds, "average": 0.0},
+            slowest_seconds={**each.slowest_seconds, "compute": max(found.compute_seconds)},
             function_seconds={"compute": inside - 0.010, "upload": 0.010},
             invocation_seconds={"gradient": found.durations[: peers * batches]},
             samples=peers * batches * 8,
