@@ -198,7 +198,7 @@ def report(rows: dict[str, Row], options: argparse.Namespace) -> dict[str, Any]:
     """Print the table on stderr, and return what the JSON line says."""
     print(f"\n{'setting':18} {'fewer bytes':>11} {'mean':>7} {'lowest':>7} {'to none':>8}", file=sys.stderr)
     means = {name: statistics.fmean(row.accuracies) for name, row in rows.items()}
-    plain, plain_bytes = means.get(NONE, float("nan")), rows[NONE].num_bytes if NONE in rows else 0
+    plain, plain_bytes = means.get(NONE, float("nan")), rows[NONE].num_bytes if NONE in rows else float("nan")
     fewer = {name: plain_bytes / row.num_bytes for name, row in rows.items()}
     for name, row in rows.items():
         print(
