@@ -22,5 +22,4 @@ def test_report_is_what_its_raw_files_say(directory: Path, tmp_path: Path) -> No
 
     assert (tmp_path / MARKDOWN).read_text() == (directory / MARKDOWN).read_text()
     # pictures may differ by a version of Matplotlib, but not in which there are
-    names = {str(each.relative_to(tmp_path)) for each in written}
-    assert names == {str(path.relative_to(directory)) for path in directory.rglob("*")} & names
+    assert all((directory / each.relative_to(tmp_path)).is_file() for each in written)

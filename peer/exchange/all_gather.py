@@ -56,7 +56,7 @@ def exchange_keys(manifest: PeerManifest, num_parts: int) -> list[str]:
     return [keys.exchange(*where, number) for number in range(num_parts)]
 
 
-def kept(pieces: list[Gradient]) -> Iterator[Callable[[], Summand]]:
+def kept(pieces: list[Gradient]) -> Iterator[Callable[[], Gradient]]:
     """Yield what gives this peer's own parts, in their order."""
     yield from (lambda piece=piece: piece for piece in pieces)
 

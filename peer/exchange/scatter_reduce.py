@@ -6,6 +6,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from peer.aggregation import Gradient, Summand, WeightedMean
+from peer.exchange.all_gather import kept
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut, parts_for
 from peer.exchange.reduced import gather, part_key, part_of, reduced_key
@@ -38,8 +39,7 @@ class ScatterReduce:
         left = [*self._rendezvous.objects_of(manifest), *reduced_keys]
         left.append(self._rendezvous.publish_reduced(stored, manifest))
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced[0].num_samples)
-        for part, mean in zip(share, reduced, strict=True):
-            fetches[part] = partial(_itself, mean)
+        fetches[share.start : share.stop] = kept(reduced)
         whole = assemble(own, len(pieces), ahead(fetches))
         return Exchanged(whole, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
@@ -48,22 +48,18 @@ class ScatterReduce:
     ) -> tuple[list[Gradient], list[PeerManifest]]:
         """Fold this peer's share of every gradient, in peer order, and return the mean's parts."""
         manifests: list[PeerManifest] = []
+        mine = pieces[share.start : share.stop]
 
         def fetches() -> Iterator[Callable[[], Summand]]:
             for theirs in self._rendezvous.collect(manifest):
                 manifests.append(theirs)
-                for part in share:
-                    if theirs.peer == manifest.peer:
-                        yield partial(_itself, pieces[part])
-                    else:
-                        stored = part_of(theirs, part)
-                        yield partial(self._traffic.get_part, stored, theirs, pieces[part])
+                if theirs.peer == manifest.peer:
+                    yield from kept(mine)
+                    continue
+                for part, piece in zip(share, mine, strict=True):
+                    yield partial(self._traffic.get_part, part_of(theirs, part), theirs, piece)
 
-        means = [WeightedMean() for _ in share]
+        means = [WeightedMean() for _ in mine]
         for number, part in enumerate(ahead(fetches())):
             means[number % len(means)].add(part)
         return [mean.result() for mean in means], manifests
-
-
-def _itself(gradient: Gradient) -> Gradient:
-    return gradient
