@@ -10,10 +10,11 @@ floor      forward and backward alone, in as many 1-thread processes as cores, w
            settings and memory layout, samples in local memory (epoch_floor.py)
 peerless   the whole of it: gateway, functions, store, four peer processes (epoch_peerless.py)
 published  the paper's dataflow, re-created (epoch_published.py)
-grid       peerless with so many batches an invocation × replicas, and `--optimize time` (epoch_plan.py)
+grid       peerless with so many batches an invocation × replicas, each once; then its best three again, in
+           turn with `--optimize time` (epoch_plan.py)
 
 Prints a table, and one JSON line with `ratio_to_floor` (goal: at most 1.20), `speedup_over_published` (goal:
-at least 2), `planner_to_best` (of the grid; goal: at most 1.05), `unpacked_to_packed` and the host's facts.
+at least 2), `planner_to_best` (of these three; at most 1.05), `unpacked_to_packed` and the host's facts.
 One batch an invocation, with overlap (results are fetched while others are computed) and without, and fresh
 replicas, are rows without a goal; `benchmarks/overlap.py` measures overlap where the store is far away. A
 row's GB-s are the seconds of all functions times their memory limit. Needs the `dev` extra.
@@ -79,7 +80,7 @@ def measure(setting: Setting, addresses: Addresses, repeats: int) -> Taken:
         taken.note("published, re-created", epoch_published.epoch_seconds(setting, addresses.store))
         for name, way in ways.items():
             taken.note_epoch(name, epoch_peerless.epoch(addresses, way))
-        epoch_plan.measure(setting, addresses, taken.note_epoch)
+    epoch_plan.measure(setting, addresses, repeats, taken.note_epoch)
     return taken
 
 

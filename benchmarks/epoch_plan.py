@@ -14,6 +14,8 @@ from peer.local.platform import MOST_REPLICAS
 from peer.store.retry import Patience, retry
 
 PLANNED = "planned"
+_FINALISTS = 3
+_AGAIN = "again "
 _READY = Patience(total_seconds=120.0, first_seconds=0.05, longest_seconds=0.25)
 _MIN, _MAX = "com.openfaas.scale.min", "com.openfaas.scale.max"
 
@@ -28,24 +30,37 @@ def cells(setting: Setting) -> list[tuple[int, int]]:
     return list(product(packings, replicas))
 
 
-def name_of(packing: int, replicas: int) -> str:
-    """Return a cell's name in the table."""
-    return f"grid {packing:>3} × {replicas}"
+def named(cell: tuple[int, int]) -> str:
+    """Return what a cell is called in the table: batches an invocation × replicas."""
+    return f"{cell[0]:>3} × {cell[1]}"
 
 
-def measure(setting: Setting, addresses: Addresses, note: Note) -> None:
-    """Measure every cell of the grid once, and the planner's choice; replicas are as before afterwards."""
-    for packing, replicas in cells(setting):
-        with _held_at(addresses, replicas, replicas):
-            found = epoch_peerless.epoch(addresses, Way(packing))
-        note(name_of(packing, replicas), found)
-    with _held_at(addresses, 1, MOST_REPLICAS):
-        note(PLANNED, epoch_peerless.epoch(addresses, Way(optimize="time")))
+def measure(setting: Setting, addresses: Addresses, repeats: int, note: Note) -> None:
+    """Measure every cell of the grid once; then, so many times, the best of them and the planner's choice.
+
+    These take turns, so that what disturbs the machine disturbs all of them, and the best cell is not the
+    luckiest of many. Replicas are as before afterwards.
+    """
+    seconds = {cell: _measured(cell, addresses, f"grid {named(cell)}", note) for cell in cells(setting)}
+    finalists = sorted(seconds, key=lambda cell: seconds[cell])[:_FINALISTS]
+    for _ in range(repeats):
+        for cell in finalists:
+            _measured(cell, addresses, f"{_AGAIN}{named(cell)}", note)
+        with _held_at(addresses, 1, MOST_REPLICAS):
+            note(PLANNED, epoch_peerless.epoch(addresses, Way(optimize="time")))
 
 
 def planner_to_best(seconds: Mapping[str, float]) -> float:
-    """Return the planner's shortest epoch to the shortest of the grid's."""
-    return seconds[PLANNED] / min(taken for way, taken in seconds.items() if way.startswith("grid "))
+    """Return the planner's shortest epoch to the shortest of the cells that took turns with it."""
+    return seconds[PLANNED] / min(taken for way, taken in seconds.items() if way.startswith(_AGAIN))
+
+
+def _measured(cell: tuple[int, int], addresses: Addresses, way: str, note: Note) -> float:
+    packing, replicas = cell
+    with _held_at(addresses, replicas, replicas):
+        found = epoch_peerless.epoch(addresses, Way(packing))
+    note(way, found)
+    return found.seconds
 
 
 @contextmanager

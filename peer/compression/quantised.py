@@ -15,8 +15,8 @@ from peer.compression.interface import (
     CHUNK_ELEMENTS,
     LARGEST,
     blocks,
-    check_finite,
     check_float32,
+    check_within,
     checked_magnitudes,
     num_rows,
 )
@@ -95,7 +95,7 @@ class Quantised:
         """See `Codec.decode`."""
         num_chunks = num_rows(num_elements, CHUNK_ELEMENTS)
         scales = tensors["scales"]
-        check_finite(scales, LARGEST / self.levels)
+        check_within(scales, LARGEST / self.levels)
         if bool((scales < 0).any()):
             raise ObjectCorrupt("a scale of compressed values is below zero")
         scales = functional.pad(scales, (0, num_chunks * _BUCKETS - len(scales)))
@@ -103,10 +103,10 @@ class Quantised:
         for first, rows in blocks(tensors["gradient"], self._row_bytes):
             target = decoded[first : first + len(rows)]
             if self._is_whole:
+                check_within(rows, self.levels)
                 target.copy_(rows)
             else:
-                target.copy_(unpack(rows, self._num_bits)).sub_(self.levels)
-            check_finite(target, self.levels)
+                check_within(target.copy_(unpack(rows, self._num_bits)).sub_(self.levels), self.levels)
             buckets = target.view(-1, BUCKET_ELEMENTS)
             buckets.mul_(scales[first * _BUCKETS :][: len(buckets)].view(-1, 1))
         return decoded.view(-1)[:num_elements]

@@ -20,8 +20,8 @@ _STATE = {"buffers": torch.float32, "counters": torch.int64}
 
 _WITHOUT_NOISE = Noise(0)
 
-_BLOCK_ELEMENTS = 4 * BLOCK_CHUNKS * CHUNK_ELEMENTS
-"""4 MiB of float32: a cache holds them until they are folded, and calls do not count."""
+_BLOCK_ELEMENTS = BLOCK_CHUNKS * CHUNK_ELEMENTS
+"""As many as codecs work on at once: a cache holds them until they are folded."""
 
 
 @dataclass(frozen=True)
