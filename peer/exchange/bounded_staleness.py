@@ -15,10 +15,11 @@ from peer.exchange.all_gather import exchange_keys, fetched, kept, whole_pieces
 from peer.exchange.meeting import Meeting
 from peer.exchange.pace import Step
 from peer.exchange.parts import assemble
-from peer.exchange.traffic import Traffic, ahead
+from peer.exchange.traffic import Traffic
 from peer.learning.optimizers import FlatOptimizer
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
+from peer.store.ahead import ahead
 
 
 class BoundedStaleness:

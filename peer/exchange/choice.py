@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peer.exchange.parts import parts_for
 from peer.store import keys
+from peer.store.ahead import AT_ONCE
 from peer.store.s3 import Store
 
 _PROBE_BYTES = 8 << 20
 _LATENCY_PROBES = 5
-_AT_ONCE = 4
-"""As in `peer.exchange.traffic`, which this describes."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,19 @@ def estimates(
     `in_function` is not among them: it moves as many bytes one after the other, and pays only where functions
     are nearer to the store than peers are, which a peer cannot measure.
 
-    All-gather puts its gradient and a manifest, then reads a manifest and a gradient a peer, the gradients
-    beside the next manifests. Scatter-reduce does so with one part of P of each, puts what it reduced and a
-    manifest of that, and reads P-1 manifests and parts once more (`benchmarks/exchange.py` compares).
+    Each asks whether its rank is still its own before it puts a manifest. All-gather puts its gradient and a
+    manifest, in one object if the gradient is one part; it reads the first other peer's, then the rest, some
+    at once. Scatter-reduce does so with one part of P of each, puts what it reduced and a manifest of that,
+    and reads P-1 manifests and parts once more (`benchmarks/exchange.py` compares).
     """
     others = num_peers - 1
     sent = gradient_bytes if compressed_bytes is None else compressed_bytes
     part, reduced = sent / num_peers, gradient_bytes / num_peers
-    steps = _steps(others) + 1 + others + 1 + 2 + others + 1
+    manifests = 1 + _steps(others - 1)
+    gather = 2 + manifests if parts_for(gradient_bytes) == 1 else 3 + manifests + 1
+    steps = _steps(others) + 2 + manifests + 1 + 3 + 2 * _steps(others)
     ways = [
-        ("all_gather", float(sent), float(others * sent), 2 + others + 1),
+        ("all_gather", float(sent), float(others * sent), gather),
         ("scatter_reduce", others * part + reduced, others * (part + reduced), steps),
     ]
     found = [
@@ -109,5 +112,6 @@ def probe(store: Store, run: str, clock: Callable[[], float] = time.perf_counter
     return Link(latency, 2 * _PROBE_BYTES / max(up + down - 2 * latency, 1e-6))
 
 
-def _steps(parts: int) -> int:
-    return -(-parts // _AT_ONCE)
+def _steps(requests: int) -> int:
+    """Return how often so many requests wait, some at once."""
+    return -(-requests // AT_ONCE)

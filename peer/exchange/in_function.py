@@ -7,7 +7,7 @@ from peer.errors import ObjectCorrupt
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut
 from peer.exchange.reduced import gather, part_key, part_of, reduced_key
-from peer.exchange.traffic import Traffic, ahead
+from peer.exchange.traffic import Traffic
 from peer.invocations.fanout import FanOut
 from peer.invocations.invokers import Invoker
 from peer.messages import (
@@ -19,6 +19,7 @@ from peer.messages import (
     WeightedObject,
 )
 from peer.rendezvous import Rendezvous
+from peer.store.ahead import ahead
 
 
 class InFunction:

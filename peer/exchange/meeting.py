@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from peer.aggregation import Gradient, Summand, WeightedMean
 from peer.exchange.all_gather import fetched, kept, whole_pieces
 from peer.exchange.compressor import Compressor
-from peer.exchange.traffic import Traffic, ahead
+from peer.exchange.traffic import Traffic
 from peer.learning.optimizers import FlatOptimizer
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
+from peer.store.ahead import ahead
 from peer.store.s3 import Store
 
 

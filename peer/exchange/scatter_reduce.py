@@ -10,9 +10,10 @@ from peer.exchange.all_gather import kept
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut, parts_for
 from peer.exchange.reduced import gather, part_key, part_of, reduced_key
-from peer.exchange.traffic import Traffic, ahead
+from peer.exchange.traffic import Traffic
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
+from peer.store.ahead import ahead
 
 
 class ScatterReduce:

@@ -1,27 +1,24 @@
 """Parts of gradients on their way to and from the store, some at a time."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TypeVar
 
 from peer.aggregation import Gradient, Summand
 from peer.compression.codecs import UNCOMPRESSED, Codec
 from peer.errors import ObjectCorrupt
 from peer.exchange.compressor import Compressor
 from peer.messages import PeerManifest, StoredObject
+from peer.store.ahead import AT_ONCE
 from peer.store.buffers import Buffers
+from peer.store.checksums import verify
 from peer.store.gradients import Compressed, encode_gradient, open_gradient
+from peer.store.letters import Letter
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
-
-Fetched = TypeVar("Fetched")
-
-_AT_ONCE = 4
-"""Transfers at once: hides the latency of a remote store; more adds nothing once the network is full."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Traffic:
     def __init__(self, store: Store, compressor: Compressor) -> None:
         self._store = store
         self._compressor = compressor
-        self._buffers = Buffers()
+        self.buffers = Buffers()
 
     @property
     def codec(self) -> Codec:
@@ -71,10 +68,20 @@ class Traffic:
                 return [], 0
             return [self._put(key, encoded)], encode_gradient(piece).length
 
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
+        with ThreadPoolExecutor(AT_ONCE) as threads:
             done = list(threads.map(put, range(len(pieces))))
         parts, sizes = [part for parts, _ in done for part in parts], [size for _, size in done]
         return Sent(parts, sum(sizes), time.perf_counter() - began)
+
+    def enclose(
+        self, manifest: PeerManifest, gradient: Gradient, key: str
+    ) -> tuple[StoredObject, EncodedTensors]:
+        """Return what a manifest says of a whole gradient that goes with it, under its key; and the gradient.
+
+        It is compressed, and afterwards holds what everybody else decodes from it; raises as `put_parts`.
+        """
+        encoded = self._compressor.compress(gradient, 0, len(gradient.values), manifest)
+        return StoredObject(key=key, length=encoded.length, checksum=encoded.xxh3()), encoded
 
     def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Summand:
         """Return a part of another peer's gradient, of the same shapes as `like`, not decoded yet.
@@ -82,46 +89,60 @@ class Traffic:
         Raises:
             ObjectCorrupt: it has others, or is not what their manifest says; names the peer.
         """
-        whose = f"gradient of peer {theirs.peer} in round {theirs.round}"
-        try:
-            found = self._get(part, theirs.num_samples, like, self.codec)
-        except ObjectCorrupt as error:
-            raise ObjectCorrupt(f"{whose}: {error}") from error
-        return replace(found, name=f"{whose}: {found.name}") if isinstance(found, Compressed) else found
+        with _named(theirs):
+            found = self._opened(self._receive(part), part.key, theirs.num_samples, like, self.codec)
+        return _with_its_name(found, theirs)
+
+    def open_enclosed(self, letter: Letter[PeerManifest], like: Gradient) -> Summand:
+        """Return the gradient that another peer's letter encloses; see `get_part`."""
+        theirs = letter.message
+        with _named(theirs):
+            if len(theirs.parts) != 1:
+                raise ObjectCorrupt(f"its manifest names {len(theirs.parts)} parts, not one: another model?")
+            part = theirs.parts[0]
+            verify(letter.enclosed, part.checksum, part.key)
+            found = self._opened(letter.enclosed, part.key, theirs.num_samples, like, self.codec)
+        return _with_its_name(found, theirs)
 
     def put_means(self, means: Sequence[Gradient], object_keys: Sequence[str]) -> list[StoredObject]:
         """Store parts of the mean, sent from their own memory, and return what a manifest says of them."""
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
+        with ThreadPoolExecutor(AT_ONCE) as threads:
             return list(threads.map(self._put, object_keys, map(encode_gradient, means)))
 
     def get_mean(self, part: StoredObject, num_samples: int, like: Gradient) -> Gradient:
         """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
-        return self._get(part, num_samples, like, UNCOMPRESSED).decoded()
+        return self._opened(self._receive(part), part.key, num_samples, like, UNCOMPRESSED).decoded()
 
     def _put(self, key: str, encoded: EncodedTensors) -> StoredObject:
         checksum = encoded.xxh3()
         self._store.put(key, encoded.chunks, encoded.length)
         return StoredObject(key=key, length=encoded.length, checksum=checksum)
 
-    def _get(self, stored: StoredObject, num_samples: int, like: Gradient, codec: Codec) -> Summand:
-        buffer = self._store.receive(stored.key, stored.length, stored.checksum, self._buffers.take)
-        found = open_gradient(buffer, num_samples, codec, key=stored.key)
+    def _receive(self, stored: StoredObject) -> memoryview:
+        return self._store.receive(stored.key, stored.length, stored.checksum, self.buffers.take)
+
+    def _opened(
+        self, buffer: memoryview, key: str, num_samples: int, like: Gradient, codec: Codec
+    ) -> Summand:
+        found = open_gradient(buffer, num_samples, codec, key=key)
         if found.shape != like.shape:
-            raise ObjectCorrupt(f"{stored.key} has {found.shape} elements, not {like.shape}: another model?")
+            raise ObjectCorrupt(f"{key} has {found.shape} elements, not {like.shape}: another model?")
         return found
 
 
-def ahead(fetches: Iterable[Callable[[], Fetched]]) -> Iterator[Fetched]:
-    """Yield what `fetches` return, in their order, a few of them begun ahead of the one that is yielded.
+def _whose(theirs: PeerManifest) -> str:
+    return f"gradient of peer {theirs.peer} in round {theirs.round}"
 
-    `fetches` is taken from in the caller's thread, as there is room; what it raises, and what they raise,
-    comes through.
-    """
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        begun: deque[Future[Fetched]] = deque()
-        for fetch in fetches:
-            begun.append(threads.submit(fetch))
-            if len(begun) == _AT_ONCE:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+
+@contextmanager
+def _named(theirs: PeerManifest) -> Iterator[None]:
+    """Have an ObjectCorrupt of the block say whose gradient it is."""
+    try:
+        yield
+    except ObjectCorrupt as error:
+        raise ObjectCorrupt(f"{_whose(theirs)}: {error}") from error
+
+
+def _with_its_name(found: Summand, theirs: PeerManifest) -> Summand:
+    """Return what is decoded later so that its errors say whose gradient it is, too."""
+    return replace(found, name=f"{_whose(theirs)}: {found.name}") if isinstance(found, Compressed) else found

@@ -148,6 +148,10 @@ class Store:
         """Return the object as `get` does, in memory that `allocate` gives."""
         return self._with_url("GET", key, lambda url: self._transfer.receive(url, length, checksum, allocate))
 
+    def receive_if_exists(self, key: str, allocate: Callable[[int], memoryview]) -> memoryview | None:
+        """Return the object in memory that `allocate` gives, or None if there is none."""
+        return self._with_url("GET", key, lambda url: self._transfer.receive_if_exists(url, allocate))
+
     def get_range(self, key: str, start: int, stop: int) -> bytearray:
         """Return the bytes from `start` up to and without `stop`; ObjectCorrupt if there are fewer."""
         return self._with_url("GET", key, lambda url: self._transfer.get(url, byte_range=(start, stop)))

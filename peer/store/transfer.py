@@ -110,6 +110,13 @@ class HttpTransfer:
         """
         return self._fetch(url, {}, length, checksum, allocate)
 
+    def receive_if_exists(self, url: str, allocate: Callable[[int], memoryview]) -> memoryview | None:
+        """Return the object as `receive` does, or None if there is none."""
+        try:
+            return self.receive(url, None, None, allocate)
+        except ObjectMissing:
+            return None
+
     def _fetch(
         self,
         url: str,

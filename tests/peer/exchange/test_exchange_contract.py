@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import torch
 from harness import IMPATIENT
+from msgspec.structs import replace as replace_fields
 
 from peer import exchange
 from peer.aggregation import Gradient, WeightedMean
@@ -29,6 +30,7 @@ from peer.messages import AggregateReply, AggregateRequest, PeerManifest
 from peer.records.phases import PhaseClock
 from peer.rendezvous import Rendezvous
 from peer.store import keys
+from peer.store.letters import Letter
 from peer.store.s3 import Store, StoreAddress
 from peer.store.transfer import HttpTransfer
 
@@ -230,19 +232,46 @@ def test_exchange_with_a_peer_of_another_codec_names_it(store: Store) -> None:
         group = Group(store.address, strategy, codec="int8", run=f"run-{strategy}")
         codecs = {0: "int8", 1: "qsgd:8"}
 
-        with pytest.raises(ObjectCorrupt, match=r"exchange/1/\d: .*codec 'qsgd:8'"):
+        with pytest.raises(ObjectCorrupt, match=r"/1(/\d|\.json): .*codec 'qsgd:8'"):
             group.round({peer: gradient_of(peer) for peer in range(2)}, 2, codecs=codecs)
 
 
-def test_exchange_names_all_that_it_stored(
-    group: Group, store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("others", [100, 20_000])
+def test_gradient_that_is_enclosed_by_one_peer_and_not_by_the_other_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     monkeypatch.setattr("peer.exchange.parts.PART_BYTES", 16 << 10)
+    gradients = {0: gradient_of(0, 20_100 - others), 1: gradient_of(1, others)}
+
+    with pytest.raises(ObjectCorrupt, match="another model|in 1 parts, not 5"):
+        Group(store.address, "all_gather").round(gradients, 2)
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_enclosed_gradient_with_a_flipped_bit_is_refused_and_its_peer_named(store: Store, codec: str) -> None:
+    traffic, like = Traffic(store, Compressor(codec_named(codec))), gradient_of(1)
+    manifest = PeerManifest(RUN, 0, 3, 1, "incarnation", WEIGHTS, "cpu", num_samples=13)
+    part, encoded = traffic.enclose(manifest, gradient_of(1), "its-key")
+    letter = Letter(replace_fields(manifest, parts=[part]), memoryview(bytearray(b"".join(encoded.chunks))))
+    assert traffic.open_enclosed(letter, like).shape == like.shape
+
+    letter.enclosed[-1] ^= 1
+
+    with pytest.raises(ObjectCorrupt, match=r"gradient of peer 1 in round 3: its-key: its bytes have xxh3"):
+        traffic.open_enclosed(letter, like)
+
+
+@pytest.mark.parametrize("part_bytes", [16 << 10, 8 << 20])
+def test_exchange_names_all_that_it_stored(
+    group: Group, store: Store, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    monkeypatch.setattr("peer.exchange.parts.PART_BYTES", part_bytes)
     exchanged = group.round({peer: gradient_of(peer) for peer in range(3)}, 3)
 
     named = {key for one in exchanged for key in one.objects}
     stored = {key for key, _ in store.list(keys.generations(RUN))}
     assert named == stored
+    assert all(len(one.objects) == len(set(one.objects)) for one in exchanged)
 
 
 def test_exchange_without_a_peer_raises_that_names_it(group: Group) -> None:
