@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
-from peer.messages import PeerManifest, ReducedManifest, ResidualManifest, StoredObject
+from peer.messages import Message, PeerManifest, ReducedManifest, ResidualManifest, StoredObject
 from peer.records.phases import PhaseClock
 from peer.store import keys, letters
 from peer.store.ahead import ahead
@@ -17,7 +17,6 @@ from peer.store.retry import Patience
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
 
-_Manifest = TypeVar("_Manifest", PeerManifest, ReducedManifest)
 _Found = TypeVar("_Found")
 
 KeyOf = Callable[[str, int, int, int], str]
@@ -71,11 +70,7 @@ class Rendezvous:
             RankTaken: another process holds this rank now; nothing was written.
         """
         self._membership.confirm()
-        key = self.key_of(manifest, key_of)
-        if enclosed is None:
-            self._store.put_message(key, manifest)
-        else:
-            letters.put(self._store, key, manifest, enclosed)
+        self._put(self.key_of(manifest, key_of), manifest, enclosed)
 
     def key_of(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> str:
         """Return where a manifest of this run is."""
@@ -88,7 +83,7 @@ class Rendezvous:
     def manifest(self, round_number: int, peer: int) -> PeerManifest:
         """Return a peer's manifest of a round as soon as it is there; raises PeerLost as `collect`."""
         key = keys.peer_manifest(self._run, self._generation, round_number, peer)
-        return self._wait_for(key, peer, PeerManifest)
+        return self._awaited(lambda: self._store.get_message_if_exists(key, PeerManifest), peer)
 
     def manifest_if_there(self, round_number: int, peer: int) -> PeerManifest | None:
         """Return a peer's manifest of a round, None if it is not there yet."""
@@ -129,10 +124,12 @@ class Rendezvous:
             _check_weights(letter.message, own)
             yield letter
 
-    def publish_reduced(self, parts: list[StoredObject], own: PeerManifest) -> str:
-        """Make this peer's share of the mean visible; return the key that says so; raises as `publish`."""
+    def publish_reduced(
+        self, parts: list[StoredObject], own: PeerManifest, enclosed: EncodedTensors | None = None
+    ) -> str:
+        """Make this peer's share of the mean visible; return the key that says so; see `publish`."""
         self._membership.confirm()
-        key = keys.reduced_manifest(self._run, self._generation, own.round, own.peer)
+        key = self.reduced_key_of(own)
         reduced = ReducedManifest(
             run=own.run,
             generation=own.generation,
@@ -141,13 +138,19 @@ class Rendezvous:
             incarnation=own.incarnation,
             parts=parts,
         )
-        self._store.put_message(key, reduced)
+        self._put(key, reduced, enclosed)
         return key
 
-    def reduced(self, round_number: int, peer: int) -> ReducedManifest:
-        """Return where a peer's share of the mean is, as soon as it says so; raises PeerLost as `collect`."""
+    def reduced_key_of(self, own: PeerManifest) -> str:
+        """Return where the peer of this manifest says that its share of the mean is there."""
+        return keys.reduced_manifest(self._run, self._generation, own.round, own.peer)
+
+    def reduced(
+        self, round_number: int, peer: int, allocate: Callable[[int], memoryview]
+    ) -> Letter[ReducedManifest]:
+        """Return where a peer's share of the mean is, or the share, as soon as it says so; see `letters`."""
         key = keys.reduced_manifest(self._run, self._generation, round_number, peer)
-        return self._wait_for(key, peer, ReducedManifest)
+        return self._awaited(lambda: letters.get_if_exists(self._store, key, ReducedManifest, allocate), peer)
 
     def publish_residual(self, round_number: int, part: StoredObject, own: PeerManifest) -> None:
         """Say that this peer's part of a checkpoint is stored; raises as `publish`."""
@@ -173,8 +176,11 @@ class Rendezvous:
 
         return self._awaited(read, peer)
 
-    def _wait_for(self, key: str, peer: int, kind: type[_Manifest]) -> _Manifest:
-        return self._awaited(lambda: self._store.get_message_if_exists(key, kind), peer)
+    def _put(self, key: str, message: Message, enclosed: EncodedTensors | None) -> None:
+        if enclosed is None:
+            self._store.put_message(key, message)
+        else:
+            letters.put(self._store, key, message, enclosed)
 
     def _letter(
         self, round_number: int, peer: int, key_of: KeyOf, allocate: Callable[[int], memoryview]

@@ -11,20 +11,29 @@ from peer.store.s3 import Store
 
 _PROBE_BYTES = 8 << 20
 _LATENCY_PROBES = 5
+_RATE_PROBES = 2
 
 
 @dataclass(frozen=True)
 class Link:
-    """The way to a store, as one peer that is alone sees it."""
+    """The way to a store, as one peer that is alone sees it; a store takes longer to write than to read.
 
-    latency_seconds: float
-    """Of one small request."""
+    Attributes:
+        put_seconds: of one small object.
+        get_seconds: likewise.
+        up_bytes_per_second: of one large object, its latency left out.
+        down_bytes_per_second: likewise.
+    """
 
-    bytes_per_second: float
-    """Of one large object, up or down."""
+    put_seconds: float
+    get_seconds: float
+    up_bytes_per_second: float
+    down_bytes_per_second: float
 
     def __str__(self) -> str:
-        return f"{1e3 * self.latency_seconds:.1f} ms and {self.bytes_per_second / 1e6:.0f} MB/s"
+        up, down = self.up_bytes_per_second / 1e6, self.down_bytes_per_second / 1e6
+        put, get = 1e3 * self.put_seconds, 1e3 * self.get_seconds
+        return f"{put:.1f} ms and {up:.0f} MB/s up, {get:.1f} ms and {down:.0f} MB/s down"
 
 
 @dataclass(frozen=True)
@@ -55,30 +64,43 @@ def estimates(
 
     Each asks whether its rank is still its own before it puts a manifest. All-gather puts its gradient and a
     manifest, in one object if the gradient is one part; it reads the first other peer's, then the rest, some
-    at once. Scatter-reduce does so with one part of P of each, puts what it reduced and a manifest of that,
-    and reads P-1 manifests and parts once more (`benchmarks/exchange.py` compares).
+    at once. Scatter-reduce puts parts and a manifest and reads such; then it puts what it reduced and a
+    manifest of that, in one object if it is one part, and reads P-1 of those (`benchmarks/exchange.py`).
     """
     others = num_peers - 1
     sent = gradient_bytes if compressed_bytes is None else compressed_bytes
     part, reduced = sent / num_peers, gradient_bytes / num_peers
+    # GETs that follow one another until all manifests are there
     manifests = 1 + _steps(others - 1)
-    gather = 2 + manifests if parts_for(gradient_bytes) == 1 else 3 + manifests + 1
-    steps = _steps(others) + 2 + manifests + 1 + 3 + 2 * _steps(others)
+    is_enclosed = parts_for(gradient_bytes) == 1
+    is_share_enclosed = parts_for(gradient_bytes // num_peers) == 1
     ways = [
-        ("all_gather", float(sent), float(others * sent), gather),
-        ("scatter_reduce", others * part + reduced, others * (part + reduced), steps),
+        _estimate(
+            "all_gather",
+            link,
+            up_bytes=sent,
+            down_bytes=others * sent,
+            puts=1 if is_enclosed else 2,
+            gets=1 + manifests if is_enclosed else 1 + manifests + 1,
+        ),
+        _estimate(
+            "scatter_reduce",
+            link,
+            up_bytes=others * part + reduced,
+            down_bytes=others * (part + reduced),
+            puts=_steps(others) + 1 + (1 if is_share_enclosed else 2),
+            gets=2 + manifests + 1 + (1 if is_share_enclosed else 2) * _steps(others),
+        ),
     ]
-    found = [
-        Estimate(
-            strategy,
-            seconds=waits * link.latency_seconds + (up + down) / link.bytes_per_second,
-            up_bytes=up,
-            down_bytes=down,
-            waits=waits,
-        )
-        for strategy, up, down, waits in ways
-    ]
-    return sorted(found, key=lambda estimate: estimate.seconds)
+    return sorted(ways, key=lambda estimate: estimate.seconds)
+
+
+def _estimate(
+    strategy: str, link: Link, up_bytes: float, down_bytes: float, puts: int, gets: int
+) -> Estimate:
+    waited_seconds = puts * link.put_seconds + gets * link.get_seconds
+    moved_seconds = up_bytes / link.up_bytes_per_second + down_bytes / link.down_bytes_per_second
+    return Estimate(strategy, waited_seconds + moved_seconds, up_bytes, down_bytes, puts + gets)
 
 
 def choose(
@@ -91,9 +113,9 @@ def choose(
 
 
 def probe(store: Store, run: str, clock: Callable[[], float] = time.perf_counter) -> Link:
-    """Return how the store answers now: the best of some small requests, one large object up and down.
+    """Return how the store answers now: the best of some small requests and of a few large ones.
 
-    Takes some latencies and 16 MiB of traffic; the object that it needs is removed again.
+    Takes some latencies and 32 MiB of traffic; the object that it needs is removed again.
     """
     key = keys.probe(run)
 
@@ -103,13 +125,17 @@ def probe(store: Store, run: str, clock: Callable[[], float] = time.perf_counter
         return clock() - began
 
     try:
-        store.put_bytes(key, b"peerless")
-        latency = min(seconds(lambda: store.get(key)) for _ in range(_LATENCY_PROBES))
-        up = seconds(lambda: store.put_bytes(key, bytes(_PROBE_BYTES)))
-        down = seconds(lambda: store.get(key))
+        put = min(seconds(lambda: store.put_bytes(key, b"peerless")) for _ in range(_LATENCY_PROBES))
+        get = min(seconds(lambda: store.get(key)) for _ in range(_LATENCY_PROBES))
+        up = min(seconds(lambda: store.put_bytes(key, bytes(_PROBE_BYTES))) for _ in range(_RATE_PROBES))
+        down = min(seconds(lambda: store.get(key)) for _ in range(_RATE_PROBES))
     finally:
         store.delete([key])
-    return Link(latency, 2 * _PROBE_BYTES / max(up + down - 2 * latency, 1e-6))
+    return Link(put, get, _rate(up - put), _rate(down - get))
+
+
+def _rate(seconds: float) -> float:
+    return _PROBE_BYTES / max(seconds, 1e-6)
 
 
 def _steps(requests: int) -> int:

@@ -9,9 +9,10 @@ from functools import cache, partial
 from peer.aggregation import Gradient
 from peer.errors import ObjectCorrupt
 from peer.exchange.traffic import Traffic
-from peer.messages import PeerManifest, StoredObject
+from peer.messages import PeerManifest, ReducedManifest, StoredObject
 from peer.rendezvous import Rendezvous
 from peer.store import keys
+from peer.store.letters import Letter
 
 
 def part_key(manifest: PeerManifest, part: int) -> str:
@@ -49,15 +50,22 @@ def gather(
     """Return what fetches each part of the mean, once the peer that it belongs to has said where it is."""
     each = len(pieces) // rendezvous.num_peers
 
-    @cache
-    def share(peer: int) -> list[StoredObject]:
-        parts = rendezvous.reduced(manifest.round, peer).parts
-        if len(parts) != each:
-            raise ObjectCorrupt(f"peer {peer} stored its share of the mean in {len(parts)} parts, not {each}")
-        return parts
+    def share(peer: int) -> Letter[ReducedManifest]:
+        letter = rendezvous.reduced(manifest.round, peer, traffic.buffers.take)
+        found = len(letter.message.parts)
+        if found != each:
+            raise ObjectCorrupt(f"peer {peer} stored its share of the mean in {found} parts, not {each}")
+        return letter
+
+    # several parts are asked for one by one, and named by one manifest
+    share_of = cache(share) if each > 1 else share
 
     def fetch(number: int, piece: Gradient) -> Gradient:
         peer, part = divmod(number, each)
-        return traffic.get_mean(share(peer)[part], num_samples, piece)
+        letter = share_of(peer)
+        stored = letter.message.parts[part]
+        if letter.enclosed:
+            return traffic.enclosed_mean(letter.enclosed, stored, num_samples, piece)
+        return traffic.get_mean(stored, num_samples, piece)
 
     return [partial(fetch, number, piece) for number, piece in enumerate(pieces)]

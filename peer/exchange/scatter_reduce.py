@@ -35,14 +35,21 @@ class ScatterReduce:
         self._rendezvous.publish(manifest)
 
         reduced, manifests = self._reduce(pieces, share, manifest)
-        reduced_keys = [reduced_key(manifest, str(number)) for number in range(each)]
-        stored = self._traffic.put_means(reduced, reduced_keys)
-        left = [*self._rendezvous.objects_of(manifest), *reduced_keys]
-        left.append(self._rendezvous.publish_reduced(stored, manifest))
+        left = [*self._rendezvous.objects_of(manifest), *self._publish(reduced, manifest)]
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced[0].num_samples)
         fetches[share.start : share.stop] = kept(reduced)
         whole = assemble(own, len(pieces), ahead(fetches))
         return Exchanged(whole, manifests, left, sent.uncompressed_bytes, sent.seconds)
+
+    def _publish(self, reduced: list[Gradient], manifest: PeerManifest) -> list[str]:
+        """Store this peer's share of the mean and its manifest, a part with it; return the keys."""
+        if len(reduced) == 1:
+            key = self._rendezvous.reduced_key_of(manifest)
+            part, encoded = self._traffic.enclose_mean(reduced[0], key)
+            return [self._rendezvous.publish_reduced([part], manifest, encoded)]
+        reduced_keys = [reduced_key(manifest, str(number)) for number in range(len(reduced))]
+        stored = self._traffic.put_means(reduced, reduced_keys)
+        return [*reduced_keys, self._rendezvous.publish_reduced(stored, manifest)]
 
     def _reduce(
         self, pieces: list[Gradient], share: range, manifest: PeerManifest

@@ -80,8 +80,7 @@ class Traffic:
 
         It is compressed, and afterwards holds what everybody else decodes from it; raises as `put_parts`.
         """
-        encoded = self._compressor.compress(gradient, 0, len(gradient.values), manifest)
-        return StoredObject(key=key, length=encoded.length, checksum=encoded.xxh3()), encoded
+        return _enclosed(self._compressor.compress(gradient, 0, len(gradient.values), manifest), key)
 
     def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Summand:
         """Return a part of another peer's gradient, of the same shapes as `like`, not decoded yet.
@@ -113,6 +112,17 @@ class Traffic:
         """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
         return self._opened(self._receive(part), part.key, num_samples, like, UNCOMPRESSED).decoded()
 
+    def enclose_mean(self, mean: Gradient, key: str) -> tuple[StoredObject, EncodedTensors]:
+        """Return what a manifest says of a part of the mean that goes with it; and the part."""
+        return _enclosed(encode_gradient(mean), key)
+
+    def enclosed_mean(
+        self, enclosed: memoryview, part: StoredObject, num_samples: int, like: Gradient
+    ) -> Gradient:
+        """Return the part of the mean that a letter encloses; see `get_mean`."""
+        verify(enclosed, part.checksum, part.key)
+        return self._opened(enclosed, part.key, num_samples, like, UNCOMPRESSED).decoded()
+
     def _put(self, key: str, encoded: EncodedTensors) -> StoredObject:
         checksum = encoded.xxh3()
         self._store.put(key, encoded.chunks, encoded.length)
@@ -128,6 +138,10 @@ class Traffic:
         if found.shape != like.shape:
             raise ObjectCorrupt(f"{key} has {found.shape} elements, not {like.shape}: another model?")
         return found
+
+
+def _enclosed(encoded: EncodedTensors, key: str) -> tuple[StoredObject, EncodedTensors]:
+    return StoredObject(key=key, length=encoded.length, checksum=encoded.xxh3()), encoded
 
 
 def _whose(theirs: PeerManifest) -> str:

@@ -9,7 +9,7 @@ from peer.exchange.choice import Link, choose, estimates, probe
 from peer.store import keys
 from peer.store.s3 import Store
 
-SLOW = Link(latency_seconds=0.02, bytes_per_second=65e6)
+SLOW = Link(0.02, 0.02, 65e6, 65e6)
 
 
 def test_estimates_have_every_strategy_the_fastest_first() -> None:
@@ -24,7 +24,7 @@ def test_estimates_of_many_large_gradients_prefer_fewer_bytes() -> None:
 
 
 def test_estimates_of_small_gradients_far_away_prefer_fewer_waits() -> None:
-    assert estimates(100_000, 4, Link(0.08, 1e9))[0].strategy == "all_gather"
+    assert estimates(100_000, 4, Link(0.08, 0.08, 1e9, 1e9))[0].strategy == "all_gather"
 
 
 @pytest.mark.parametrize("num_peers", [1, 2])
@@ -53,13 +53,31 @@ def test_estimates_with_a_strong_codec_prefer_what_never_travels_as_float32() ->
     assert estimates(100_000_000, 8, SLOW, compressed_bytes=1_000_000)[0].strategy == "all_gather"
 
 
-def test_probe_takes_latency_out_of_the_rate(store: Store) -> None:
-    times: Iterator[float] = iter([0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 3, 0, 5])
+def test_estimates_of_small_gradients_prefer_fewer_writes_where_writing_is_slow() -> None:
+    near = Link(put_seconds=0.003, get_seconds=0.0006, up_bytes_per_second=250e6, down_bytes_per_second=1e9)
+
+    assert estimates(1_700_000, 4, near)[0].strategy == "all_gather"
+    assert estimates(100_000_000, 4, near)[0].strategy == "scatter_reduce"
+
+
+def test_estimates_of_a_gradient_that_goes_with_its_manifest_have_fewer_waits() -> None:
+    small, large = (
+        {each.strategy: each.waits for each in estimates(size, 4, SLOW)} for size in (8 << 20, 64 << 20)
+    )
+
+    # asks for its rank, puts, reads one other peer's, then the two others' at once
+    assert small["all_gather"] == 4
+    assert large["all_gather"] == small["all_gather"] + 2
+    assert large["scatter_reduce"] == small["scatter_reduce"] + 2
+
+
+def test_probe_takes_latency_out_of_the_rates(store: Store) -> None:
+    seconds = [2, 2, 2, 2, 2, 1, 2, 3, 4, 5, 9, 7, 6, 4]
+    times: Iterator[float] = iter([time for each in seconds for time in (0, each)])
 
     link = probe(store, "run", clock=lambda: next(times))
 
-    assert link.latency_seconds == 1
-    assert link.bytes_per_second == (16 << 20) / (3 + 5 - 2)
+    assert link == Link(2, 1, (8 << 20) / (7 - 2), (8 << 20) / (4 - 1))
 
 
 def test_choose_leaves_nothing_and_says_why(store: Store) -> None:
