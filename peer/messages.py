@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from peer.errors import ObjectCorrupt
+
 PROTOCOL_VERSION = 1
 
 MessageType = TypeVar("MessageType")
@@ -295,6 +297,14 @@ class MemberRecord(Message, frozen=True, forbid_unknown_fields=False):
 def encode(message: Any) -> bytes:
     """Return `message` as JSON with sorted keys: equal messages are equal bytes."""
     return msgspec.json.encode(message, order="sorted")
+
+
+def decode_stored(body: bytes, kind: type[MessageType], where: str) -> MessageType:
+    """Return the message that is stored at `where`; ObjectCorrupt if it is not one of this kind."""
+    try:
+        return decode(body, kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ObjectCorrupt(f"{where} is no {kind.__name__}: {error}") from error
 
 
 def decode(body: bytes, kind: type[MessageType]) -> MessageType:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
-from peer.messages import Message, PeerManifest, ReducedManifest, ResidualManifest, StoredObject
+from peer.messages import PeerManifest, ReducedManifest, ResidualManifest, StoredObject
 from peer.records.phases import PhaseClock
 from peer.store import keys, letters
 from peer.store.ahead import ahead
@@ -70,7 +70,7 @@ class Rendezvous:
             RankTaken: another process holds this rank now; nothing was written.
         """
         self._membership.confirm()
-        self._put(self.key_of(manifest, key_of), manifest, enclosed)
+        letters.put(self._store, self.key_of(manifest, key_of), manifest, enclosed)
 
     def key_of(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> str:
         """Return where a manifest of this run is."""
@@ -138,7 +138,7 @@ class Rendezvous:
             incarnation=own.incarnation,
             parts=parts,
         )
-        self._put(key, reduced, enclosed)
+        letters.put(self._store, key, reduced, enclosed)
         return key
 
     def reduced_key_of(self, own: PeerManifest) -> str:
@@ -175,12 +175,6 @@ class Rendezvous:
             return found if found is not None and found.generation == self._generation else None
 
         return self._awaited(read, peer)
-
-    def _put(self, key: str, message: Message, enclosed: EncodedTensors | None) -> None:
-        if enclosed is None:
-            self._store.put_message(key, message)
-        else:
-            letters.put(self._store, key, message, enclosed)
 
     def _letter(
         self, round_number: int, peer: int, key_of: KeyOf, allocate: Callable[[int], memoryview]

@@ -117,7 +117,7 @@ def probe(store: Store, run: str, clock: Callable[[], float] = time.perf_counter
 
     Takes some latencies and 32 MiB of traffic; the object that it needs is removed again.
     """
-    key = keys.probe(run)
+    key, large = keys.probe(run), bytes(_PROBE_BYTES)
 
     def seconds(action: Callable[[], object]) -> float:
         began = clock()
@@ -127,7 +127,7 @@ def probe(store: Store, run: str, clock: Callable[[], float] = time.perf_counter
     try:
         put = min(seconds(lambda: store.put_bytes(key, b"peerless")) for _ in range(_LATENCY_PROBES))
         get = min(seconds(lambda: store.get(key)) for _ in range(_LATENCY_PROBES))
-        up = min(seconds(lambda: store.put_bytes(key, bytes(_PROBE_BYTES))) for _ in range(_RATE_PROBES))
+        up = min(seconds(lambda: store.put_bytes(key, large)) for _ in range(_RATE_PROBES))
         down = min(seconds(lambda: store.get(key)) for _ in range(_RATE_PROBES))
     finally:
         store.delete([key])

@@ -1,9 +1,8 @@
 """Parts of gradients on their way to and from the store, some at a time."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -15,7 +14,7 @@ from peer.messages import PeerManifest, StoredObject
 from peer.store.ahead import AT_ONCE
 from peer.store.buffers import Buffers
 from peer.store.checksums import verify
-from peer.store.gradients import Compressed, encode_gradient, open_gradient
+from peer.store.gradients import Compressed, encode_gradient, named, open_gradient
 from peer.store.letters import Letter
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
@@ -88,14 +87,14 @@ class Traffic:
         Raises:
             ObjectCorrupt: it has others, or is not what their manifest says; names the peer.
         """
-        with _named(theirs):
+        with named(_whose(theirs)):
             found = self._opened(self._receive(part), part.key, theirs.num_samples, like, self.codec)
         return _with_its_name(found, theirs)
 
     def open_enclosed(self, letter: Letter[PeerManifest], like: Gradient) -> Summand:
         """Return the gradient that another peer's letter encloses; see `get_part`."""
         theirs = letter.message
-        with _named(theirs):
+        with named(_whose(theirs)):
             if len(theirs.parts) != 1:
                 raise ObjectCorrupt(f"its manifest names {len(theirs.parts)} parts, not one: another model?")
             part = theirs.parts[0]
@@ -146,15 +145,6 @@ def _enclosed(encoded: EncodedTensors, key: str) -> tuple[StoredObject, EncodedT
 
 def _whose(theirs: PeerManifest) -> str:
     return f"gradient of peer {theirs.peer} in round {theirs.round}"
-
-
-@contextmanager
-def _named(theirs: PeerManifest) -> Iterator[None]:
-    """Have an ObjectCorrupt of the block say whose gradient it is."""
-    try:
-        yield
-    except ObjectCorrupt as error:
-        raise ObjectCorrupt(f"{_whose(theirs)}: {error}") from error
 
 
 def _with_its_name(found: Summand, theirs: PeerManifest) -> Summand:

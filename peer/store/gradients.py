@@ -57,13 +57,13 @@ class Compressed:
             stop = min(start + _BLOCK_ELEMENTS, self.num_elements)
             first, last = self.codec.lengths(start), self.codec.lengths(stop)
             part = {name: tensor[first[name] : last[name]] for name, tensor in self.tensors.items()}
-            with _named(self.name):
+            with named(self.name):
                 values = self.codec.decode(part, stop - start)
             yield slice(start, stop), values
 
     def decoded(self) -> Gradient:
         """Return the gradient; raises as `blocks`."""
-        with _named(self.name):
+        with named(self.name):
             values = self.codec.decode(self.tensors, self.num_elements)
         return Gradient(values, self.buffers, self.counters, self.num_samples)
 
@@ -113,7 +113,7 @@ def open_gradient(
     Raises:
         ObjectCorrupt: the bytes are not a gradient of this codec.
     """
-    with _named(key):
+    with named(key):
         return _opened(buffer, num_samples, codec, key)
 
 
@@ -135,12 +135,12 @@ def _opened(buffer: bytearray | memoryview, num_samples: int, codec: Codec, key:
 
 
 @contextmanager
-def _named(key: str) -> Iterator[None]:
-    """Have an ObjectCorrupt of the block begin with the object's name."""
+def named(name: str) -> Iterator[None]:
+    """Have an ObjectCorrupt of the block begin with what is corrupt."""
     try:
         yield
     except ObjectCorrupt as error:
-        raise ObjectCorrupt(f"{key}: {error}") from error
+        raise ObjectCorrupt(f"{name}: {error}") from error
 
 
 def _metadata(codec: Codec, num_elements: int) -> dict[str, Any]:

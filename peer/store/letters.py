@@ -11,10 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
-import msgspec
-
 from peer import messages
-from peer.errors import ObjectCorrupt
 from peer.messages import MessageType
 from peer.store.s3 import Store
 from peer.store.tensors import ALIGNMENT_BYTES, EncodedTensors
@@ -31,8 +28,11 @@ class Letter(Generic[MessageType]):
     enclosed: memoryview
 
 
-def put(store: Store, key: str, message: Any, enclosed: EncodedTensors) -> None:
-    """Store both under `key`; the tensors are sent from their own memory."""
+def put(store: Store, key: str, message: Any, enclosed: EncodedTensors | None) -> None:
+    """Store both under `key`; the tensors, if there are any, are sent from their own memory."""
+    if enclosed is None:
+        store.put_message(key, message)
+        return
     head = messages.encode(message) + _LINE_END
     head += b" " * (-len(head) % ALIGNMENT_BYTES)
     store.put(key, [head, *enclosed.chunks], len(head) + enclosed.length)
@@ -56,10 +56,7 @@ def get_if_exists(
     if body is None:
         return None
     length = _head_bytes(body)
-    try:
-        message = messages.decode(bytes(body[:length]), kind)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ObjectCorrupt(f"{key} is no {kind.__name__}: {error}") from error
+    message = messages.decode_stored(bytes(body[:length]), kind, key)
     return Letter(message, body[length + -length % ALIGNMENT_BYTES :])
 
 

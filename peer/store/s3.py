@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
@@ -22,7 +21,6 @@ from peer import messages
 from peer.errors import (
     ClockSkewed,
     ConfigurationError,
-    ObjectCorrupt,
     ObjectMissing,
     PeerlessError,
     StoreDenied,
@@ -172,12 +170,7 @@ class Store:
     ) -> messages.MessageType | None:
         """Return the message under `key`, or None if there is none; ObjectCorrupt if it is another kind."""
         body = self.get_if_exists(key)
-        if body is None:
-            return None
-        try:
-            return messages.decode(bytes(body), kind)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise ObjectCorrupt(f"{self._where(key)} is no {kind.__name__}: {error}") from error
+        return None if body is None else messages.decode_stored(bytes(body), kind, self._where(key))
 
     def head(self, key: str) -> int | None:
         """Return the object's length in bytes, or None if there is none."""
