@@ -43,13 +43,14 @@ _LATE_DEADLINES = 2
 
 @dataclass(frozen=True)
 class Means:
-    """How a peer gets its requests answered."""
+    """How a peer gets its requests answered, and whether those who do may fetch for the next round."""
 
     invoker: Invoker
     fan_out: FanOut
     garbage: Garbage
     clock: PhaseClock
     work: Work
+    is_prefetching: bool = False
 
 
 class Compute:
@@ -79,6 +80,8 @@ class Compute:
         self._dataset = dataset
         self._shard = shard
         self._means = means
+        # what the next round will compute, so that a round's batches are worked out once
+        self._planned: dict[int, list[list[IndexedBatch]]] = {}
 
     def gradient(
         self, round_number: int, weights: StoredObject, learning_rate: float
@@ -92,10 +95,11 @@ class Compute:
             TrainingDiverged: a loss or gradient is not finite.
         """
         means, result_keys = self._means, list[str]()
-        groups = list(self._packed(self._batches_of(round_number)))
+        groups = self._planned.pop(round_number, None) or self._groups_of(round_number)
+        new_parts = self._new_parts(round_number + 1, groups)
         attempts = [
-            self._gradient_attempt(round_number, index, group, weights, learning_rate, result_keys)
-            for index, group in enumerate(groups)
+            self._gradient_attempt(round_number, index, group, parts, weights, learning_rate, result_keys)
+            for index, (group, parts) in enumerate(zip(groups, new_parts, strict=True))
         ]
         results = means.fan_out.run(attempts, "gradient", [len(group) for group in groups])
         mean, training = WeightedMean(), list[Evaluation | None]()
@@ -147,16 +151,32 @@ class Compute:
         first = round_number * num_batches
         return [(index, self._shard.batch(index, size)[1]) for index in range(first, first + num_batches)]
 
-    def _packed(self, batches: list[IndexedBatch]) -> Iterator[list[IndexedBatch]]:
-        packing = self._config.batches_per_invocation
-        for start in range(0, len(batches), packing):
-            yield batches[start : start + packing]
+    def _new_parts(self, next_round: int, groups: list[list[IndexedBatch]]) -> list[list[PartEntry]]:
+        """Return the parts that each of these invocations needs in the next round, and not in this one."""
+        if not self._means.is_prefetching or next_round >= self._config.rounds:
+            return [[] for _ in groups]
+        self._planned = {next_round: self._groups_of(next_round)}
+        stored = self._dataset.splits[TRAIN].orders[self._shard.order]
+
+        def parts_of(group: list[IndexedBatch]) -> set[int]:
+            return set(locate([ranges for _, ranges in group], stored.samples_per_part)[0])
+
+        return [
+            [stored.parts[number] for number in sorted(parts_of(later) - parts_of(group))]
+            for group, later in zip(groups, self._planned[next_round], strict=True)
+        ]
+
+    def _groups_of(self, round_number: int) -> list[list[IndexedBatch]]:
+        """Return this peer's batches of a round, those of one invocation together."""
+        batches, packing = self._batches_of(round_number), self._config.batches_per_invocation
+        return [batches[start : start + packing] for start in range(0, len(batches), packing)]
 
     def _gradient_attempt(
         self,
         round_number: int,
         invocation: int,
         batches: list[IndexedBatch],
+        next_parts: list[PartEntry],
         weights: StoredObject,
         learning_rate: float,
         result_keys: list[str],
@@ -178,6 +198,7 @@ class Compute:
                 result_url=invoker.writable(result_key),
                 local_optimizer=local,
                 codec=config.function_compression,
+                next_parts=list(map(self._readable, next_parts)),
             )
             with self._noticing_out_of_memory("gradient"):
                 reply, stored = invoker.gradient(request, result_key)

@@ -94,7 +94,8 @@ class GradientRequest(SamplesRequest, frozen=True, kw_only=True):
     """Compute the mean gradient of these batches at these weights, and put it under `result_url`.
 
     With `local_optimizer`: take a step of it a batch instead, and put there how far they moved the weights.
-    What is put is compressed by `codec`, one without a memory.
+    What is put is compressed by `codec`, one without a memory. `next_parts` are what the same invocation of
+    this peer's next round needs and this one does not: they may be fetched once the gradient is put.
     """
 
     micro_batch: int
@@ -102,6 +103,7 @@ class GradientRequest(SamplesRequest, frozen=True, kw_only=True):
     result_url: str
     local_optimizer: OptimizerSpec | None = None
     codec: str = "none"
+    next_parts: list[RemoteObject] = []
 
 
 class EvaluateRequest(SamplesRequest, frozen=True):

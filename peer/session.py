@@ -64,7 +64,7 @@ class Surroundings:
     `metrics_address` is of this machine; with an empty one, they are counted and served nowhere. `is_hedging`
     is whether invocations that take long get a second attempt; by `invoke`, functions are waited for, or
     called through the gateway's queue. `is_overlapping` is whether an invocation begins while the result of
-    another is fetched.
+    another is fetched, and whether those who compute may fetch the next round's parts meanwhile.
     """
 
     store: StoreAddress
@@ -199,7 +199,9 @@ class _Session:
             state = starting_state(store, config, start, checkpoints)
             invoker = invoker_for(config, self.surroundings, store, garbage.delete)
             invoker = adapting(invoker, config, adapter)
-            means = Means(invoker, fan_out, garbage, clock, work)
+            means = Means(
+                invoker, fan_out, garbage, clock, work, is_prefetching=self.surroundings.is_overlapping
+            )
             traffic = Traffic(store, compressor)
             parts = Parts(
                 weights=published,

@@ -68,7 +68,8 @@ def _place_options(command: Declared) -> Declared:
         option(
             "--no-overlap",
             is_flag=True,
-            help="Fetch each gradient before the next invocation begins, to measure what overlap gains.",
+            help="Fetch each gradient before the next invocation begins, and nothing for the next round, to "
+            "measure what overlap gains.",
         ),
         option(
             "--invoke",

@@ -23,6 +23,19 @@ class Cache(Generic[Value]):
         self.size = 0
         self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
 
+    def __contains__(self, key: str) -> bool:
+        """Return whether a value is kept under `key`, which does not count as use."""
+        return key in self._entries
+
+    def entries(self) -> list[tuple[str, Value, int]]:
+        """Return what is kept now: keys, values and sizes, the one that was used last at the end."""
+        return [(key, value, size) for key, (value, size) in self._entries.items()]
+
+    def discard(self, key: str) -> None:
+        """Keep no value under `key` any more."""
+        if key in self._entries:
+            self.size -= self._entries.pop(key)[1]
+
     def get(self, key: str, size: int, make: Callable[[], Value]) -> Value:
         """Return the value under `key`, made if it is not there.
 

@@ -238,7 +238,9 @@ def _urls(request: GradientRequest | EvaluateRequest | AggregateRequest) -> list
     if isinstance(request, AggregateRequest):
         return [request.result_url, *(part.object.url for part in request.parts)]
     read = [request.weights.url, *(part.url for part in request.data.parts)]
-    return [*read, request.result_url] if isinstance(request, GradientRequest) else read
+    if isinstance(request, EvaluateRequest):
+        return read
+    return [*read, *(part.url for part in request.next_parts), request.result_url]
 
 
 def _refused(

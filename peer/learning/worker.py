@@ -27,6 +27,7 @@ from peer.learning.gradients import (
 )
 from peer.learning.local_steps import take_steps
 from peer.learning.models import ModelInput, build, check_allowed, input_of
+from peer.learning.objects import Fetch, Objects
 from peer.learning.seeds import derive_seed
 from peer.learning.threads import use_one_thread
 from peer.learning.usage import Phases, usage
@@ -39,15 +40,12 @@ from peer.messages import (
     GradientReply,
     GradientRequest,
     ModelSpec,
-    RemoteObject,
     Usage,
     encode,
 )
 from peer.store import tensors
-from peer.store.checksums import verify
 from peer.store.gradients import encode_gradient, open_gradient
 
-Fetch = Callable[[RemoteObject], bytearray]
 Upload = Callable[[str, tensors.EncodedTensors], None]
 
 DEFAULT_CACHE_BYTES = 256 << 20
@@ -68,7 +66,7 @@ class Worker:
     """Computes requests one at a time. A result depends on its request only, never on those before.
 
     Args:
-        fetch: returns the bytes of an object; the worker verifies the checksum.
+        fetch: returns the bytes of an object; the worker verifies the checksum. Called from several threads.
         upload: puts an encoded result under a URL and returns once it is stored.
         cache_bytes: the most bytes of weights and dataset parts that are kept from one request to the next;
             fewer where the memory limit leaves no room for them.
@@ -83,16 +81,17 @@ class Worker:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         allowed_models: Collection[str] | None = None,
     ) -> None:
-        self._fetch = fetch
         self._upload = upload
         self._allowed_models = allowed_models
-        self._cache_bytes = cache_bytes
-        self._objects: Cache[bytearray] = Cache(cache_bytes)
+        self._objects = Objects(fetch, cache_bytes)
         self._models: Cache[_BuiltModel] = Cache(_CACHED_MODELS)
         self._is_cold = True
 
     def gradient(self, request: GradientRequest) -> GradientReply:
         """Return the reply, once the gradient is stored under the request's result URL.
+
+        The parts that the next round needs are then on their way, as far as there is room for them: not
+        before, for beside a batch they would take memory that its limit may not have.
 
         Raises:
             FunctionRefused: the request is not possible here; nothing was stored.
@@ -111,12 +110,14 @@ class Worker:
             encoded = _encoded(result, request, codec)
             checksum = encoded.xxh3()
             self._upload(request.result_url, encoded)
-        return GradientReply(
+        reply = GradientReply(
             length=encoded.length,
             checksum=checksum,
             training=result.training,
             usage=self._used(phases),
         )
+        self._objects.prefetch(request.next_parts)
+        return reply
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Return how well the request's weights predict its samples.
@@ -129,11 +130,12 @@ class Worker:
         loss = loss_named(request.loss)
         built = self._model(request.model, request.data, phases)
         with phases.phase("compute"):
+            weights, parts = self._fetched(request, phases)
             evaluation = evaluate(
                 built.model,
                 built.layout,
-                self._weights(request.weights, phases),
-                self._batches(request, built.model_input, phases, chunk=EVALUATION_CHUNK),
+                weights,
+                _batches(request, parts, built.model_input, phases, chunk=EVALUATION_CHUNK),
                 loss=loss,
             )
         return EvaluateReply(evaluation=evaluation, usage=self._used(phases))
@@ -157,7 +159,7 @@ class Worker:
         mean = WeightedMean()
         for part in request.parts:
             with phases.phase("fetch"):
-                buffer, where = self._fetched(part.object), part.object.url.partition("?")[0]
+                buffer, where = self._objects.get_once(part.object), part.object.url.partition("?")[0]
                 gradient = open_gradient(buffer, part.num_samples, codec, key=where)
             with phases.phase("compute"):
                 try:
@@ -182,11 +184,12 @@ class Worker:
         compute = compute_gradient
         if request.local_optimizer is not None:
             compute = partial(take_steps, optimizer=request.local_optimizer)
+        weights, parts = self._fetched(request, phases)
         return compute(
             built.model,
             built.layout,
-            self._weights(request.weights, phases),
-            self._batches(request, built.model_input, phases),
+            weights,
+            _batches(request, parts, built.model_input, phases),
             loss=loss,
             micro_batch=request.micro_batch,
             seed_of=lambda batch: batch_seed(request.seed, request.round, request.peer, batch),
@@ -200,10 +203,11 @@ class Worker:
         request, for the allocator keeps what it has freed.
         """
         is_cold, self._is_cold = self._is_cold, False
+        under_way = self._objects.bytes_under_way  # before the working set is read, which may have it by then
         used = usage(phases, is_cold_start=is_cold)
         if used.memory_limit_bytes and used.working_set_bytes:
-            room = max(0, used.memory_limit_bytes - used.working_set_bytes)
-            self._objects.capacity = min(self._cache_bytes, self._objects.size + room // 2)
+            room = used.memory_limit_bytes - used.working_set_bytes - under_way
+            self._objects.fit(max(0, room) // 2)
         return used
 
     def _model(self, spec: ModelSpec, data: DataParts, phases: Phases) -> _BuiltModel:
@@ -212,38 +216,35 @@ class Worker:
             key = encode([spec, data.num_classes, data.shape]).decode()
             return self._models.get(key, 1, lambda: _build(spec, data))
 
-    def _weights(self, weights: RemoteObject, phases: Phases) -> FlatState:
-        return FlatState.from_tensors(tensors.decode(self._object(weights, phases)).tensors)
-
-    def _object(self, remote: RemoteObject, phases: Phases) -> bytearray:
-        with phases.phase("fetch"):
-            return self._objects.get(remote.checksum, remote.length, lambda: self._fetched(remote))
-
-    def _fetched(self, remote: RemoteObject) -> bytearray:
-        buffer = self._fetch(remote)
-        verify(buffer, remote.checksum, remote.url.partition("?")[0])
-        return buffer
-
-    def _batches(
-        self,
-        request: GradientRequest | EvaluateRequest,
-        model_input: ModelInput,
-        phases: Phases,
-        chunk: int = sys.maxsize,
-    ) -> Iterator[LabelledBatch]:
-        """Yield the request's batches, one in memory at a time; in pieces if they exceed `chunk` samples."""
+    def _fetched(
+        self, request: GradientRequest | EvaluateRequest, phases: Phases
+    ) -> tuple[FlatState, list[preprocess.Records]]:
+        """Return the request's weights, and its parts as `preprocess.as_records` does."""
         data = request.data
         with phases.phase("fetch"):
-            parts = [preprocess.as_records(self._object(part, phases), data) for part in data.parts]
-        for batch in request.batches:
-            _check_ranges(batch.ranges, [len(part) for part in parts])
-            records = preprocess.select(parts, batch.ranges)
-            for start in range(0, len(records), chunk):
-                with phases.phase("preprocess"):
-                    piece = records[start : start + chunk]
-                    labels = preprocess.labels_of(piece, data)
-                    inputs = preprocess.inputs_of(piece, data, model_input)
-                yield LabelledBatch(batch.index, inputs, labels)
+            weights, *parts = self._objects.get([request.weights, *data.parts])
+            state = FlatState.from_tensors(tensors.decode(weights).tensors)
+            return state, [preprocess.as_records(part, data) for part in parts]
+
+
+def _batches(
+    request: GradientRequest | EvaluateRequest,
+    parts: list[preprocess.Records],
+    model_input: ModelInput,
+    phases: Phases,
+    chunk: int = sys.maxsize,
+) -> Iterator[LabelledBatch]:
+    """Yield the request's batches, one in memory at a time; in pieces if they exceed `chunk` samples."""
+    data = request.data
+    for batch in request.batches:
+        _check_ranges(batch.ranges, [len(part) for part in parts])
+        records = preprocess.select(parts, batch.ranges)
+        for start in range(0, len(records), chunk):
+            with phases.phase("preprocess"):
+                piece = records[start : start + chunk]
+                labels = preprocess.labels_of(piece, data)
+                inputs = preprocess.inputs_of(piece, data, model_input)
+            yield LabelledBatch(batch.index, inputs, labels)
 
 
 def _build(spec: ModelSpec, data: DataParts) -> _BuiltModel:

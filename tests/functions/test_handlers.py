@@ -15,6 +15,7 @@ from peer import messages
 from peer.learning.serving import Settings
 from peer.learning.worker import Worker
 from peer.messages import (
+    Batch,
     EvaluateReply,
     EvaluateRequest,
     GradientReply,
@@ -25,6 +26,7 @@ from peer.messages import (
     StoredReply,
 )
 from peer.store import tensors
+from peer.store.checksums import checksum
 from peer.store.servers import free_port
 
 REPLY_KEY = "runs/test/replies/call"
@@ -46,6 +48,49 @@ def test_gradient_handler_stores_what_a_local_worker_computes(site: Site) -> Non
     assert reply.training.num_samples == 64
     assert (reply.checksum, reply.training) == (expected.checksum, expected.training)
     assert bytes(site.store.get(RESULT_KEY, reply.length)) == kept[0]
+
+
+@pytest.mark.parametrize(("is_told", "status"), [(True, 200), (False, 400)])
+def test_gradient_handler_has_the_next_rounds_parts_before_they_are_asked_for(
+    site: Site, is_told: bool, status: int
+) -> None:
+    request = site.gradient_request()
+    first, *others = halves_of(request.data.parts[0], site)
+    this = changed(
+        request,
+        data=msgspec.structs.replace(request.data, parts=[first]),
+        batches=[Batch(index=0, ranges=[(0, 0, 32)])],
+        next_parts=others if is_told else [],
+    )
+    # nobody can read anything at these addresses: what is asked for there is refused
+    denied = [replace_url(each, tampered(each.url)) for each in others]
+    following = changed(
+        this, round=1, data=msgspec.structs.replace(request.data, parts=denied), next_parts=[]
+    )
+
+    site.invoke("gradient", messages.encode(this))
+    found, body = site.invoke("gradient", messages.encode(following))
+
+    assert found == status
+    if is_told:
+        assert messages.decode(body, GradientReply).training.num_samples == 32
+    else:
+        assert messages.decode(body, Refusal).error == "store_denied"
+
+
+def halves_of(part: RemoteObject, site: Site) -> list[RemoteObject]:
+    """Return objects that are the first and the second half of a stored part of 100 records."""
+    content = bytes(site.store.get(urlsplit(part.url).path.split("/", 2)[2]))
+    found = []
+    for number, half in enumerate([content[: len(content) // 2], content[len(content) // 2 :]]):
+        site.store.put_bytes(f"runs/test/half-{number}", half)
+        found.append(site.remote(f"runs/test/half-{number}", len(half), checksum("sha256", [half])))
+    return found
+
+
+def tampered(url: str) -> str:
+    """Return a presigned address whose signature is another object's."""
+    return url[:-6] + "000000"
 
 
 def test_evaluate_handler_counts_every_sample(site: Site) -> None:
@@ -172,7 +217,11 @@ def moved_part(request: GradientRequest, origin: str) -> GradientRequest:
     return changed(request, data=msgspec.structs.replace(request.data, parts=[*request.data.parts, part]))
 
 
-@pytest.mark.parametrize("move", [moved_result, moved_weights, moved_part])
+def moved_next_part(request: GradientRequest, origin: str) -> GradientRequest:
+    return changed(request, next_parts=[RemoteObject(url=f"{origin}/b/k?secret", length=1, checksum="")])
+
+
+@pytest.mark.parametrize("move", [moved_result, moved_weights, moved_part, moved_next_part])
 @pytest.mark.parametrize(
     "origin", ["http://169.254.169.254", "file://", "http://[", "http://elsewhere:9000@evil"]
 )
@@ -219,7 +268,7 @@ def replace_url(remote: RemoteObject, url: str) -> RemoteObject:
 
 def test_handler_tampered_signature_is_denied(site: Site) -> None:
     request = site.gradient_request()
-    weights = replace_url(request.weights, request.weights.url[:-6] + "000000")
+    weights = replace_url(request.weights, tampered(request.weights.url))
 
     status, refusal = site.refused("gradient", messages.encode(changed(request, weights=weights)))
 

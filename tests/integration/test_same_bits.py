@@ -1,6 +1,7 @@
 """Runs of one configuration end with the same weights, wherever and on however many replicas."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from peer.records.rounds import RoundRecord
 from peer.store.retry import Patience, poll
 
 pytestmark = pytest.mark.slow
+
+OF_SEVERAL_PARTS = "synthetic-1500-1x96x96"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,15 @@ def test_run_that_measures_the_store_freezes_what_it_chose(runner: Runner, refer
     assert config.exchange in EXCHANGES
     assert [line.startswith(f"exchange {config.exchange}: ") for line in said] == [True]
     assert results[0].weights.checksum == reference
+
+
+def test_run_that_fetches_ahead_has_the_same_weights(runner: Runner) -> None:
+    settings = {"dataset": OF_SEVERAL_PARTS, "num_peers": 2, "rounds": 4, "evaluate_every": 0}
+    apart = Runner(replace(runner.surroundings, is_overlapping=False))
+
+    results = runner.train("overlapping", **settings) + apart.train("apart", **settings)
+
+    assert len({result.weights.checksum for result in results}) == 1
 
 
 def test_run_with_another_seed_has_other_weights(runner: Runner, reference: str) -> None:

@@ -45,3 +45,17 @@ def test_cache_with_less_capacity_lets_go_at_the_next_value() -> None:
 
     assert cache.size == 4
     assert cache.get("c", 4, lambda: 2) == 1
+
+
+def test_cache_discarded_value_is_made_again_and_leaves_its_room() -> None:
+    cache: Cache[int] = Cache(10)
+    cache.get("a", 6, lambda: 1)
+    cache.get("b", 4, lambda: 2)
+
+    cache.discard("a")
+    cache.discard("never kept")
+
+    assert cache.entries() == [("b", 2, 4)]
+    assert ("a" in cache, "b" in cache, cache.size) == (False, True, 4)
+    assert cache.get("a", 6, lambda: 3) == 3
+    assert cache.size == 10

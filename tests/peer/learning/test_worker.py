@@ -11,6 +11,7 @@ from peer.errors import ConfigurationError, DatasetError, FunctionRefused, Objec
 from peer.learning import worker as worker_module
 from peer.learning.seeds import derive_seed
 from peer.learning.usage import usage
+from peer.learning.worker import Worker
 from peer.messages import Batch, ModelSpec, OptimizerSpec, RemoteObject, Usage
 from peer.store import tensors
 from peer.store.gradients import decode_gradient
@@ -128,6 +129,57 @@ def test_worker_whose_limit_leaves_no_room_keeps_as_much_as_one_request_needs(
     assert checksums[0] != checksums[1]
     assert checksums[:2] == checksums[2:]
     assert len(bench.fetched) == num_fetched
+
+
+def test_worker_prefetches_the_next_rounds_parts_once_the_gradient_is_put(bench: Any) -> None:
+    data, events = bench.data(), []
+
+    def fetch(remote: RemoteObject) -> bytearray:
+        events.append(remote.url)
+        return bytearray(bench.objects[remote.url])
+
+    worker = Worker(fetch, lambda url, _: events.append(url))
+    here, later = replace(data, parts=data.parts[:1]), replace(data, parts=data.parts[1:])
+    this, following = [Batch(index=0, ranges=[(0, 0, 16)])], [Batch(index=1, ranges=[(0, 0, 16), (1, 0, 8)])]
+
+    request = bench.gradient_request("cnn", this, data=here, next_parts=later.parts)
+    worker.gradient(request)
+    worker.gradient(bench.gradient_request("cnn", following, data=later, round=4, weights=request.weights))
+
+    assert sorted(events[:2]) == ["part/0", "weights"]
+    assert events[2] == "result"
+    assert sorted(events[3:]) == ["part/1", "part/2", "result"]
+
+
+def test_worker_whose_limit_leaves_no_room_prefetches_nothing(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used(*arguments: Any, **names: Any) -> Usage:
+        return replace(usage(*arguments, **names), working_set_bytes=1 << 30, memory_limit_bytes=1 << 30)
+
+    monkeypatch.setattr(worker_module, "usage", used)
+    data, worker = bench.data(), bench.worker()
+    here = replace(data, parts=data.parts[:1])
+
+    for _ in range(2):
+        worker.gradient(
+            bench.gradient_request(
+                "cnn", [Batch(index=0, ranges=[(0, 0, 16)])], data=here, next_parts=data.parts[1:]
+            )
+        )
+
+    assert sorted(bench.fetched) == ["part/0", "weights"]
+
+
+def test_worker_gradient_does_not_depend_on_what_is_prefetched(bench: Any) -> None:
+    data, batches = bench.data(), [Batch(index=0, ranges=[(0, 0, 16)])]
+    here = replace(data, parts=data.parts[:1])
+    request = bench.gradient_request("cnn", batches, data=here)
+
+    without = bench.worker().gradient(request)
+    with_others = bench.worker().gradient(replace(request, next_parts=data.parts[1:]))
+
+    assert with_others.checksum == without.checksum
 
 
 def test_worker_usage_has_phases_and_one_cold_start(bench: Any) -> None:
