@@ -1,18 +1,21 @@
 """Where peers meet: each writes its manifest of a round, and reads everyone's."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from peer.errors import ObjectMissing, PeerDiverged
 from peer.membership import Membership
 from peer.messages import PeerManifest, ReducedManifest, ResidualManifest, StoredObject
 from peer.records.phases import PhaseClock
 from peer.store import keys, letters
-from peer.store.ahead import ahead
-from peer.store.letters import Letter
+from peer.store.ahead import AT_ONCE, ahead
+from peer.store.letters import Enclosed, Letter
 from peer.store.retry import Patience
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
@@ -58,19 +61,29 @@ class Rendezvous:
         self.num_peers = num_peers
         self._clock = clock
 
-    def publish(
-        self,
-        manifest: PeerManifest,
-        key_of: KeyOf = keys.peer_manifest,
-        enclosed: EncodedTensors | None = None,
-    ) -> None:
-        """Make this peer's part of a round visible. All that it names is enclosed, or stored already.
+    def publish(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> None:
+        """Make this peer's part of a round visible. All that it names is stored already.
 
         Raises:
             RankTaken: another process holds this rank now; nothing was written.
         """
         self._membership.confirm()
-        letters.put(self._store, self.key_of(manifest, key_of), manifest, enclosed)
+        self._store.put_message(self.key_of(manifest, key_of), manifest)
+
+    def send(self, manifest: PeerManifest, parts: Sequence[Enclosed]) -> None:
+        """Put each part under its key, in front of it this peer's manifest, which names that part alone.
+
+        Raises:
+            RankTaken: as `publish`.
+        """
+        self._membership.confirm()
+
+        def put(enclosed: Enclosed) -> None:
+            part, encoded = enclosed
+            letters.put(self._store, part.key, replace(manifest, parts=[part]), encoded)
+
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            list(threads.map(put, parts))
 
     def key_of(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> str:
         """Return where a manifest of this run is."""

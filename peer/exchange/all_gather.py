@@ -1,6 +1,5 @@
 """All-gather: every peer stores its whole gradient, and reads everyone else's."""
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -8,6 +7,7 @@ from msgspec.structs import replace
 
 from peer.aggregation import Gradient, Summand, WeightedMean
 from peer.errors import ObjectCorrupt
+from peer.exchange import enclosed
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut, parts_for
 from peer.exchange.traffic import Traffic
@@ -15,7 +15,6 @@ from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
 from peer.store.ahead import ahead
-from peer.store.gradients import encode_gradient
 
 
 class AllGather:
@@ -27,11 +26,12 @@ class AllGather:
 
     def run(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
         """Return the mean over all peers; see `Exchange.run`."""
+        manifest = replace(manifest, num_samples=own.num_samples)
         pieces = whole_pieces(own)
         if len(pieces) == 1:
-            return self._by_letters(own, manifest)
+            return self._enclosed(own, manifest)
         sent = self._traffic.put_parts(manifest, pieces, exchange_keys(manifest, len(pieces)))
-        manifest = replace(manifest, parts=sent.parts, num_samples=own.num_samples)
+        manifest = replace(manifest, parts=sent.parts)
         self._rendezvous.publish(manifest)
 
         manifests: list[PeerManifest] = []
@@ -49,24 +49,13 @@ class AllGather:
         left = self._rendezvous.objects_of(manifest)
         return Exchanged(mean, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
-    def _by_letters(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
-        """Send a gradient of one part with its manifest: half the requests, and fewer that wait."""
-        began = time.perf_counter()
-        manifest = replace(manifest, num_samples=own.num_samples)
-        part, encoded = self._traffic.enclose(manifest, own, self._rendezvous.key_of(manifest))
-        manifest = replace(manifest, parts=[part])
-        self._rendezvous.publish(manifest, enclosed=encoded)
-        send_seconds = time.perf_counter() - began
-
-        manifests: list[PeerManifest] = []
-        mean = WeightedMean()
-        for letter in self._rendezvous.letters(manifest, allocate=self._traffic.buffers.take):
-            manifests.append(letter.message)
-            is_own = letter.message.peer == manifest.peer
-            mean.add(own if is_own else self._traffic.open_enclosed(letter, own))
-        left = self._rendezvous.objects_of(manifest)
-        whole = assemble(own, 1, [mean.result()])
-        return Exchanged(whole, manifests, left, encode_gradient(own).length, send_seconds)
+    def _enclosed(self, own: Gradient, manifest: PeerManifest) -> Exchanged:
+        """Exchange a gradient of one part: half the requests, and fewer that wait."""
+        key = self._rendezvous.key_of(manifest)
+        sent = enclosed.send(self._traffic, self._rendezvous, manifest, [own], [key])
+        manifest = replace(manifest, parts=sent.parts)
+        mean, manifests = enclosed.fold(self._traffic, self._rendezvous, own, manifest, keys.peer_manifest)
+        return Exchanged(assemble(own, 1, [mean]), manifests, [key], sent.uncompressed_bytes, sent.seconds)
 
 
 def whole_pieces(gradient: Gradient) -> list[Gradient]:

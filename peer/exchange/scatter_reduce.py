@@ -1,19 +1,39 @@
 """Scatter-reduce: peer k reduces its share, the k-th of all gradients, and stores what it makes of them."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from msgspec.structs import replace
 
 from peer.aggregation import Gradient, Summand, WeightedMean
+from peer.exchange import enclosed
 from peer.exchange.all_gather import kept
 from peer.exchange.interface import Exchanged
 from peer.exchange.parts import assemble, cut, parts_for
 from peer.exchange.reduced import gather, part_key, part_of, reduced_key
-from peer.exchange.traffic import Traffic
+from peer.exchange.traffic import Sent, Traffic
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
+from peer.store import keys
 from peer.store.ahead import ahead
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """What the first half of a round comes to.
+
+    Attributes:
+        parts: of this peer's share of the mean.
+        manifests: of all peers, in peer order.
+        sent: what this peer has stored for the others.
+        objects: the keys of that.
+    """
+
+    parts: list[Gradient]
+    manifests: list[PeerManifest]
+    sent: Sent
+    objects: list[str]
 
 
 class ScatterReduce:
@@ -29,17 +49,16 @@ class ScatterReduce:
         each = parts_for(own.values.nbytes // num_peers)
         pieces = cut(own, num_peers * each)
         share = range(manifest.peer * each, (manifest.peer + 1) * each)
-        object_keys = [None if part in share else part_key(manifest, part) for part in range(len(pieces))]
-        sent = self._traffic.put_parts(manifest, pieces, object_keys)
-        manifest = replace(manifest, parts=sent.parts, num_samples=own.num_samples)
-        self._rendezvous.publish(manifest)
+        manifest = replace(manifest, num_samples=own.num_samples)
+        reduce = self._reduce_enclosed if each == 1 else self._reduce
 
-        reduced, manifests = self._reduce(pieces, share, manifest)
-        left = [*self._rendezvous.objects_of(manifest), *self._publish(reduced, manifest)]
-        fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced[0].num_samples)
-        fetches[share.start : share.stop] = kept(reduced)
+        reduced = reduce(pieces, share, manifest)
+        left = [*reduced.objects, *self._publish(reduced.parts, manifest)]
+        fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced.parts[0].num_samples)
+        fetches[share.start : share.stop] = kept(reduced.parts)
         whole = assemble(own, len(pieces), ahead(fetches))
-        return Exchanged(whole, manifests, left, sent.uncompressed_bytes, sent.seconds)
+        sent = reduced.sent
+        return Exchanged(whole, reduced.manifests, left, sent.uncompressed_bytes, sent.seconds)
 
     def _publish(self, reduced: list[Gradient], manifest: PeerManifest) -> list[str]:
         """Store this peer's share of the mean and its manifest, a part with it; return the keys."""
@@ -51,10 +70,25 @@ class ScatterReduce:
         stored = self._traffic.put_means(reduced, reduced_keys)
         return [*reduced_keys, self._rendezvous.publish_reduced(stored, manifest)]
 
-    def _reduce(
-        self, pieces: list[Gradient], share: range, manifest: PeerManifest
-    ) -> tuple[list[Gradient], list[PeerManifest]]:
-        """Fold this peer's share of every gradient, in peer order, and return the mean's parts."""
+    def _reduce_enclosed(self, pieces: list[Gradient], share: range, manifest: PeerManifest) -> _Reduced:
+        """Reduce shares of one part, each with its manifest: no peer reads a manifest of its own."""
+        mine = pieces[share.start]
+        sent = enclosed.send(
+            self._traffic, self._rendezvous, manifest, pieces, _keys(pieces, share, manifest)
+        )
+        manifest = replace(manifest, parts=sent.parts)
+
+        def key_of(run: str, generation: int, round_number: int, peer: int) -> str:
+            return keys.exchange(run, generation, round_number, peer, share.start)
+
+        mean, manifests = enclosed.fold(self._traffic, self._rendezvous, mine, manifest, key_of)
+        return _Reduced([mean], manifests, sent, [part.key for part in sent.parts])
+
+    def _reduce(self, pieces: list[Gradient], share: range, manifest: PeerManifest) -> _Reduced:
+        """Reduce shares of several parts, which are stored before the manifest."""
+        sent = self._traffic.put_parts(manifest, pieces, _keys(pieces, share, manifest))
+        manifest = replace(manifest, parts=sent.parts)
+        self._rendezvous.publish(manifest)
         manifests: list[PeerManifest] = []
         mine = pieces[share.start : share.stop]
 
@@ -70,4 +104,10 @@ class ScatterReduce:
         means = [WeightedMean() for _ in mine]
         for number, part in enumerate(ahead(fetches())):
             means[number % len(means)].add(part)
-        return [mean.result() for mean in means], manifests
+        left = self._rendezvous.objects_of(manifest)
+        return _Reduced([mean.result() for mean in means], manifests, sent, left)
+
+
+def _keys(pieces: list[Gradient], share: range, manifest: PeerManifest) -> list[str | None]:
+    """Return where each part goes; this peer's own share stays here."""
+    return [None if part in share else part_key(manifest, part) for part in range(len(pieces))]

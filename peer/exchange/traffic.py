@@ -15,7 +15,7 @@ from peer.store.ahead import AT_ONCE
 from peer.store.buffers import Buffers
 from peer.store.checksums import verify
 from peer.store.gradients import Compressed, encode_gradient, named, open_gradient
-from peer.store.letters import Letter
+from peer.store.letters import Enclosed, Letter
 from peer.store.s3 import Store
 from peer.store.tensors import EncodedTensors
 
@@ -73,13 +73,21 @@ class Traffic:
         return Sent(parts, sum(sizes), time.perf_counter() - began)
 
     def enclose(
-        self, manifest: PeerManifest, gradient: Gradient, key: str
-    ) -> tuple[StoredObject, EncodedTensors]:
-        """Return what a manifest says of a whole gradient that goes with it, under its key; and the gradient.
+        self, manifest: PeerManifest, pieces: Sequence[Gradient], object_keys: Sequence[str | None]
+    ) -> list[Enclosed]:
+        """Return the parts that have a key, and what the manifest that goes with one says of it.
 
-        It is compressed, and afterwards holds what everybody else decodes from it; raises as `put_parts`.
+        All are compressed, and afterwards hold what everybody else decodes from them; raises as `put_parts`.
         """
-        return _enclosed(self._compressor.compress(gradient, 0, len(gradient.values), manifest), key)
+        ends = list(accumulate((len(piece.values) for piece in pieces), initial=0))
+
+        def enclose(number: int) -> list[Enclosed]:
+            encoded = self._compressor.compress(pieces[number], ends[number], ends[-1], manifest)
+            key = object_keys[number]
+            return [] if key is None else [_enclosed(encoded, key)]
+
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return [each for found in threads.map(enclose, range(len(pieces))) for each in found]
 
     def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Summand:
         """Return a part of another peer's gradient, of the same shapes as `like`, not decoded yet.
@@ -111,7 +119,7 @@ class Traffic:
         """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
         return self._opened(self._receive(part), part.key, num_samples, like, UNCOMPRESSED).decoded()
 
-    def enclose_mean(self, mean: Gradient, key: str) -> tuple[StoredObject, EncodedTensors]:
+    def enclose_mean(self, mean: Gradient, key: str) -> Enclosed:
         """Return what a manifest says of a part of the mean that goes with it; and the part."""
         return _enclosed(encode_gradient(mean), key)
 
@@ -139,7 +147,7 @@ class Traffic:
         return found
 
 
-def _enclosed(encoded: EncodedTensors, key: str) -> tuple[StoredObject, EncodedTensors]:
+def _enclosed(encoded: EncodedTensors, key: str) -> Enclosed:
     return StoredObject(key=key, length=encoded.length, checksum=encoded.xxh3()), encoded
 
 

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from peer import messages
-from peer.messages import MessageType
+from peer.messages import MessageType, StoredObject
 from peer.store.s3 import Store
 from peer.store.tensors import ALIGNMENT_BYTES, EncodedTensors
 
 _LINE_END = b"\n"
 """In no message: JSON escapes it."""
+
+
+Enclosed = tuple[StoredObject, EncodedTensors]
+"""A tensor object that goes with a message, and what that says of it: under which key both are."""
 
 
 @dataclass(frozen=True)

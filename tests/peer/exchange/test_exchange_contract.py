@@ -251,7 +251,7 @@ def test_gradient_that_is_enclosed_by_one_peer_and_not_by_the_other_is_refused(
 def test_enclosed_gradient_with_a_flipped_bit_is_refused_and_its_peer_named(store: Store, codec: str) -> None:
     traffic, like = Traffic(store, Compressor(codec_named(codec))), gradient_of(1)
     manifest = PeerManifest(RUN, 0, 3, 1, "incarnation", WEIGHTS, "cpu", num_samples=13)
-    part, encoded = traffic.enclose(manifest, gradient_of(1), "its-key")
+    part, encoded = traffic.enclose(manifest, [gradient_of(1)], ["its-key"])[0]
     letter = Letter(replace_fields(manifest, parts=[part]), memoryview(bytearray(b"".join(encoded.chunks))))
     assert traffic.open_enclosed(letter, like).shape == like.shape
 
