@@ -64,8 +64,8 @@ def estimates(
 
     Each asks whether its rank is still its own before it puts a manifest. All-gather puts its gradient and a
     manifest, in one object if the gradient is one part; it reads the first other peer's, then the rest, some
-    at once. Scatter-reduce puts parts and a manifest and reads such; then it puts what it reduced and a
-    manifest of that, in one object if it is one part, and reads P-1 of those (`benchmarks/exchange.py`).
+    at once. Scatter-reduce does so with a share for each other peer, then with the share that it reduced
+    (`benchmarks/exchange.py`).
     """
     others = num_peers - 1
     sent = gradient_bytes if compressed_bytes is None else compressed_bytes
@@ -88,8 +88,8 @@ def estimates(
             link,
             up_bytes=others * part + reduced,
             down_bytes=others * (part + reduced),
-            puts=_steps(others) + 1 + (1 if is_share_enclosed else 2),
-            gets=2 + manifests + 1 + (1 if is_share_enclosed else 2) * _steps(others),
+            puts=_steps(others) + 1 if is_share_enclosed else _steps(others) + 1 + 2,
+            gets=2 + manifests + (_steps(others) if is_share_enclosed else 1 + 2 * _steps(others)),
         ),
     ]
     return sorted(ways, key=lambda estimate: estimate.seconds)

@@ -274,6 +274,15 @@ def test_exchange_names_all_that_it_stored(
     assert all(len(one.objects) == len(set(one.objects)) for one in exchanged)
 
 
+@pytest.mark.parametrize(("strategy", "num_objects"), [("all_gather", 1), ("scatter_reduce", 2 + 1)])
+def test_small_gradient_takes_one_object_for_whoever_reads_it(
+    store: Store, strategy: str, num_objects: int
+) -> None:
+    exchanged = Group(store.address, strategy).round({peer: gradient_of(peer) for peer in range(3)}, 3)
+
+    assert [len(one.objects) for one in exchanged] == [num_objects] * 3
+
+
 def test_exchange_without_a_peer_raises_that_names_it(group: Group) -> None:
     with pytest.raises(PeerLost, match="peer 2 of run run"):
         group.round({peer: gradient_of(peer) for peer in range(2)}, 3)
