@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -14,7 +13,7 @@ from peer.membership import Membership
 from peer.messages import PeerManifest, ReducedManifest, ResidualManifest, StoredObject
 from peer.records.phases import PhaseClock
 from peer.store import keys, letters
-from peer.store.ahead import AT_ONCE, ahead
+from peer.store.ahead import Transfers
 from peer.store.letters import Enclosed, Letter
 from peer.store.retry import Patience
 from peer.store.s3 import Store
@@ -60,6 +59,7 @@ class Rendezvous:
         self._generation = generation
         self.num_peers = num_peers
         self._clock = clock
+        self._transfers = Transfers()
 
     def publish(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> None:
         """Make this peer's part of a round visible. All that it names is stored already.
@@ -82,8 +82,7 @@ class Rendezvous:
             part, encoded = enclosed
             letters.put(self._store, part.key, replace(manifest, parts=[part]), encoded)
 
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            list(threads.map(put, parts))
+        self._transfers.map(put, parts)
 
     def key_of(self, manifest: PeerManifest, key_of: KeyOf = keys.peer_manifest) -> str:
         """Return where a manifest of this run is."""
@@ -128,7 +127,7 @@ class Rendezvous:
         """
         others = [peer for peer in range(self.num_peers) if peer != own.peer]
         reads = {peer: partial(self._letter, own.round, peer, key_of, allocate) for peer in others}
-        found_ahead = chain([None], ahead(reads[peer] for peer in others[1:]))
+        found_ahead = chain([None], self._transfers.ahead(reads[peer] for peer in others[1:]))
         for peer in range(self.num_peers):
             if peer == own.peer:
                 yield Letter(own, memoryview(b""))

@@ -14,7 +14,6 @@ from peer.exchange.traffic import Traffic
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-from peer.store.ahead import ahead
 
 
 class AllGather:
@@ -43,7 +42,7 @@ class AllGather:
                 yield from kept(pieces) if is_own else fetched(self._traffic, theirs, pieces)
 
         means = [WeightedMean() for _ in pieces]
-        for number, part in enumerate(ahead(fetches())):
+        for number, part in enumerate(self._traffic.transfers.ahead(fetches())):
             means[number % len(pieces)].add(part)
         mean = assemble(own, len(pieces), (mean.result() for mean in means))
         left = self._rendezvous.objects_of(manifest)

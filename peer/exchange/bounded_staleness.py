@@ -19,7 +19,6 @@ from peer.exchange.traffic import Traffic
 from peer.learning.optimizers import FlatOptimizer
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
-from peer.store.ahead import ahead
 
 
 class BoundedStaleness:
@@ -96,7 +95,7 @@ class BoundedStaleness:
                 yield from kept(pieces) if is_own else fetched(self._traffic, each, pieces)
 
         means = [DampedMean() for _ in pieces]
-        for number, part in enumerate(ahead(fetches())):
+        for number, part in enumerate(self._traffic.transfers.ahead(fetches())):
             source = in_order[number // len(pieces)]
             means[number % len(pieces)].add(part, _staleness(source, manifest.round))
         round_samples = self._samples_of_a_round(in_order, own.num_samples)

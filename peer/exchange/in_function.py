@@ -19,7 +19,6 @@ from peer.messages import (
     WeightedObject,
 )
 from peer.rendezvous import Rendezvous
-from peer.store.ahead import ahead
 
 
 class InFunction:
@@ -46,7 +45,7 @@ class InFunction:
         left.append(self._rendezvous.publish_reduced([stored], manifest))
         num_samples = sum(theirs.num_samples for theirs in manifests)
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, num_samples)
-        mean = assemble(own, num_peers, ahead(fetches))
+        mean = assemble(own, num_peers, self._traffic.transfers.ahead(fetches))
         return Exchanged(mean, manifests, left, sent.uncompressed_bytes, sent.seconds)
 
     def _aggregate(self, manifests: list[PeerManifest], own: PeerManifest, left: list[str]) -> StoredObject:

@@ -18,7 +18,6 @@ from peer.learning.optimizers import FlatOptimizer
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-from peer.store.ahead import ahead
 from peer.store.s3 import Store
 
 
@@ -53,7 +52,7 @@ class Meeting:
                 yield from kept(pieces) if is_own else fetched(self._traffic, theirs, pieces)
 
         means = [WeightedMean() for _ in pieces]
-        for number, part in enumerate(ahead(fetches())):
+        for number, part in enumerate(self._traffic.transfers.ahead(fetches())):
             means[number % len(pieces)].add(part)
         for piece, each in zip(pieces, means, strict=True):
             averaged = each.result()

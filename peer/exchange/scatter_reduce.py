@@ -16,7 +16,6 @@ from peer.exchange.traffic import Sent, Traffic
 from peer.messages import PeerManifest
 from peer.rendezvous import Rendezvous
 from peer.store import keys
-from peer.store.ahead import ahead
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class ScatterReduce:
         left = [*reduced.objects, *self._publish(reduced.parts, manifest)]
         fetches = gather(self._traffic, self._rendezvous, pieces, manifest, reduced.parts[0].num_samples)
         fetches[share.start : share.stop] = kept(reduced.parts)
-        whole = assemble(own, len(pieces), ahead(fetches))
+        whole = assemble(own, len(pieces), self._traffic.transfers.ahead(fetches))
         sent = reduced.sent
         return Exchanged(whole, reduced.manifests, left, sent.uncompressed_bytes, sent.seconds)
 
@@ -102,7 +101,7 @@ class ScatterReduce:
                     yield partial(self._traffic.get_part, part_of(theirs, part), theirs, piece)
 
         means = [WeightedMean() for _ in mine]
-        for number, part in enumerate(ahead(fetches())):
+        for number, part in enumerate(self._traffic.transfers.ahead(fetches())):
             means[number % len(means)].add(part)
         left = self._rendezvous.objects_of(manifest)
         return _Reduced([mean.result() for mean in means], manifests, sent, left)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -11,7 +10,7 @@ from peer.compression.codecs import UNCOMPRESSED, Codec
 from peer.errors import ObjectCorrupt
 from peer.exchange.compressor import Compressor
 from peer.messages import PeerManifest, StoredObject
-from peer.store.ahead import AT_ONCE
+from peer.store.ahead import Transfers
 from peer.store.buffers import Buffers
 from peer.store.checksums import verify
 from peer.store.gradients import Compressed, encode_gradient, named, open_gradient
@@ -41,6 +40,7 @@ class Traffic:
         self._store = store
         self._compressor = compressor
         self.buffers = Buffers()
+        self.transfers = Transfers()
 
     @property
     def codec(self) -> Codec:
@@ -67,8 +67,7 @@ class Traffic:
                 return [], 0
             return [self._put(key, encoded)], encode_gradient(piece).length
 
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            done = list(threads.map(put, range(len(pieces))))
+        done = self.transfers.map(put, range(len(pieces)))
         parts, sizes = [part for parts, _ in done for part in parts], [size for _, size in done]
         return Sent(parts, sum(sizes), time.perf_counter() - began)
 
@@ -86,8 +85,8 @@ class Traffic:
             key = object_keys[number]
             return [] if key is None else [_enclosed(encoded, key)]
 
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            return [each for found in threads.map(enclose, range(len(pieces))) for each in found]
+        found = self.transfers.map(enclose, range(len(pieces)))
+        return [each for enclosed in found for each in enclosed]
 
     def get_part(self, part: StoredObject, theirs: PeerManifest, like: Gradient) -> Summand:
         """Return a part of another peer's gradient, of the same shapes as `like`, not decoded yet.
@@ -112,8 +111,8 @@ class Traffic:
 
     def put_means(self, means: Sequence[Gradient], object_keys: Sequence[str]) -> list[StoredObject]:
         """Store parts of the mean, sent from their own memory, and return what a manifest says of them."""
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            return list(threads.map(self._put, object_keys, map(encode_gradient, means)))
+        puts = zip(object_keys, map(encode_gradient, means), strict=True)
+        return self.transfers.map(lambda put: self._put(*put), puts)
 
     def get_mean(self, part: StoredObject, num_samples: int, like: Gradient) -> Gradient:
         """Return a part of the mean, of the same shapes as `like`; raises ObjectCorrupt as `get_part`."""
