@@ -25,6 +25,9 @@ class Objects:
     An object is known by its checksum. One that is under way is kept like one that has come, so nothing is
     asked for twice. What fails is forgotten, and asked for again when it is needed.
 
+    What other threads have fetched and nobody keeps any more can be used again by the first one only where
+    all have one heap (`glibc.malloc.arena_max=1`, in `stack.yml`).
+
     Args:
         fetch: returns the bytes of an object; their checksum is verified here. Called from several threads.
         most_bytes: that are kept, ever; `fit` may lower it for a while.
@@ -49,8 +52,7 @@ class Objects:
     def get(self, remotes: Sequence[RemoteObject]) -> list[bytearray]:
         """Return the objects, in their order; those that are missing are fetched a few at once.
 
-        One of them is fetched by the calling thread. So the usual case, a round's new weights, needs no other
-        thread, whose memory glibc would map and unmap each time.
+        One of them is fetched by the calling thread: the usual case, a round's new weights, needs no other.
 
         Raises:
             StoreError: of the first that could not be read, or was not what its checksum says. Others may

@@ -1,10 +1,15 @@
 """What a replica keeps of the store: objects that are missing, under way, prefetched or lost."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
+from harness import CHECKOUT
 
 from peer.errors import ObjectCorrupt, StoreUnreachable
 from peer.learning.objects import Objects
@@ -236,3 +241,39 @@ def test_objects_without_room_for_a_thread_are_fetched_one_after_the_other(
     assert shelf.threads == {threading.get_ident()}
     assert sorted(shelf.fetched) == ["a", "b", "c"]
     assert [record.levelno for record in caplog.records] == 3 * [logging.WARNING]
+
+
+_FREED_BY_OTHERS = """
+import pathlib, re, sys
+from peer.learning.objects import Objects
+from peer.messages import RemoteObject
+from peer.store.checksums import checksum
+
+MIB = 1 << 20
+
+def data_mib():
+    return int(re.search(r"VmData:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) >> 10
+
+bodies = {str(number): bytes([number]) * (4 * MIB) for number in range(9)}
+remotes = [RemoteObject(name, 4 * MIB, checksum("sha256", [body])) for name, body in bodies.items()]
+objects = Objects(lambda remote: bytearray(bodies[remote.url]), 0)
+objects.get(remotes)
+before = data_mib()
+of_this_thread = [bytearray(MIB) for _ in range(30)]
+print(data_mib() - before)
+"""
+
+
+def test_memory_that_other_threads_have_freed_is_used_again() -> None:
+    stack = yaml.safe_load((CHECKOUT / "stack.yml").read_text())
+    tunables = stack["functions"]["gradient"]["environment"]["GLIBC_TUNABLES"]
+    dockerfile = (CHECKOUT / "template/peerless/Dockerfile").read_text()
+
+    def grown_mib(tunables: str) -> int:
+        environment = os.environ | {"GLIBC_TUNABLES": tunables, "PYTHONPATH": str(CHECKOUT)}
+        command = [sys.executable, "-c", _FREED_BY_OTHERS]
+        return int(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+
+    assert grown_mib(tunables) < 5
+    assert grown_mib(tunables.replace("arena_max=1", "arena_max=8")) > 20
+    assert f"GLIBC_TUNABLES={tunables} " in dockerfile
