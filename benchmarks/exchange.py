@@ -42,7 +42,6 @@ from peer.config import EXCHANGES, Liveness, RunStart
 from peer.exchange import Exchange, choice
 from peer.exchange.compressor import Compressor
 from peer.exchange.traffic import Traffic
-from peer.garbage import Garbage
 from peer.invocations.fanout import FanOut, RetryPolicy
 from peer.invocations.invokers import Invoker
 from peer.learning.worker import Worker
@@ -168,36 +167,36 @@ def _take_part(barrier: Barrier, setting: Setting, rank: int) -> float:
     membership = Membership(store, run, rank, _PATIENT)
     membership.claim(RunStart())
     rendezvous = Rendezvous(store, membership, run, 0, setting.num_peers, PhaseClock())
-    strategy, garbage = _strategy(setting.strategy, store, rendezvous), Garbage(store, is_kept=False)
+    strategy = _strategy(setting.strategy, store, rendezvous)
     bare = BareExchange(store, setting.strategy, run, rank, setting.num_peers, setting.num_bytes)
     manifest = PeerManifest(run, 0, 0, rank, membership.incarnation, "a" * 64, "")
     gradient = Gradient(torch.randn(setting.num_bytes // 4), torch.empty(0), torch.empty(0).long(), 64)
-    before, left, peak = _memory_bytes("VmRSS"), list[str](), 0
+    before, peak = _memory_bytes("VmRSS"), 0
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     for number, side in enumerate(schedule(setting)):
         mine = replace(gradient, num_samples=64 + rank)
 
-        def take_turn(number: int = number, side: str = side, mine: Gradient = mine) -> None:
+        def take_turn(number: int = number, side: str = side, mine: Gradient = mine) -> list[str]:
             if side == BARE:
-                bare.round(number)
-            else:
-                left.extend(strategy.run(mine, _of_round(manifest, number)).objects)
+                return bare.round(number)
+            return strategy.run(mine, _of_round(manifest, number)).objects
 
-        _timed(barrier, take_turn)
+        left = _timed(barrier, take_turn)
         if side == ALONE:
             peak = _memory_bytes("VmHWM")
         gradient.values.normal_()
-    garbage.delete(left)
-    garbage.close()
+        # everyone has read it, and no disk has to hold all rounds
+        store.delete(left)
     bare.close()
     membership.leave("finished")
     return (peak - before - gradient.values.nbytes) / MEGABYTE
 
 
-def _timed(barrier: Barrier, action: Callable[[], object]) -> None:
+def _timed(barrier: Barrier, action: Callable[[], list[str]]) -> list[str]:
     barrier.wait(_LONGEST_SECONDS)
-    action()
+    result = action()
     barrier.wait(_LONGEST_SECONDS)
+    return result
 
 
 def _of_round(manifest: PeerManifest, number: int) -> PeerManifest:

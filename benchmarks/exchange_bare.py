@@ -40,25 +40,28 @@ class BareExchange:
         self._threads = ThreadPoolExecutor(_AT_ONCE)
         self._local = threading.local()
 
-    def round(self, number: int) -> None:
-        """Put and read what one round of the strategy puts and reads."""
+    def round(self, number: int) -> list[str]:
+        """Put and read what a round of the strategy puts and reads; return the keys of what this peer put."""
         everyone = range(self._num_peers)
         others = [peer for peer in everyone if peer != self._rank]
         if self._strategy == "all_gather":
             sizes = self._sizes(parts_for(len(self._data)))
-            self._put([(self._key(number, self._rank, part), size) for part, size in enumerate(sizes)])
+            left = self._put([(self._key(number, self._rank, part), size) for part, size in enumerate(sizes)])
             self._get([self._key(number, peer, part) for peer in others for part in range(len(sizes))])
-            return
+            return left
         # by functions a peer's own part takes the same way as the others'
         partners = everyone if self._strategy == "in_function" else others
         parts_each = 1 if self._strategy == "in_function" else parts_for(len(self._data) // self._num_peers)
         sizes = self._sizes(self._num_peers * parts_each)
         share = {peer: range(peer * parts_each, (peer + 1) * parts_each) for peer in everyone}
         own = share[self._rank]
-        self._put([(self._key(number, self._rank, part), sizes[part]) for p in partners for part in share[p]])
+        left = self._put(
+            [(self._key(number, self._rank, part), sizes[part]) for p in partners for part in share[p]]
+        )
         self._get([self._key(number, peer, part) for peer in partners for part in own])
-        self._put([(self._key(number, self._rank, f"reduced-{part}"), sizes[part]) for part in own])
+        left += self._put([(self._key(number, self._rank, f"reduced-{part}"), sizes[part]) for part in own])
         self._get([self._key(number, p, f"reduced-{part}") for p in partners for part in share[p]])
+        return left
 
     def close(self) -> None:
         """End the threads."""
@@ -71,8 +74,9 @@ class BareExchange:
     def _key(self, number: int, peer: int, part: int | str) -> str:
         return f"bare/{self._run}/{number}/{peer}/{part}"
 
-    def _put(self, objects: Sequence[tuple[str, int]]) -> None:
+    def _put(self, objects: Sequence[tuple[str, int]]) -> list[str]:
         list(self._threads.map(self._put_one, objects))
+        return [key for key, _ in objects]
 
     def _get(self, keys: Sequence[str]) -> None:
         list(self._threads.map(self._get_one, keys))
