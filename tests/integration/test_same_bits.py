@@ -85,7 +85,7 @@ def test_run_that_fetches_ahead_has_the_same_weights(runner: Runner) -> None:
     settings = {"dataset": OF_SEVERAL_PARTS, "num_peers": 2, "rounds": 4, "evaluate_every": 0}
     apart = Runner(replace(runner.surroundings, is_overlapping=False))
 
-    results = runner.train("overlapping", **settings) + apart.train("apart", **settings)
+    results = runner.train("with-overlap", **settings) + apart.train("without-overlap", **settings)
 
     assert len({result.weights.checksum for result in results}) == 1
 
