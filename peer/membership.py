@@ -29,8 +29,9 @@ RECORD_BYTES = 1024
 _REASON_CHARACTERS = 300
 _COUNTER_DIGITS = 20
 _INTERVALS_TO_WATCH = 3
-_REQUESTS_HELD = 4
-"""One fewer may hang, one after the other: each server left of a MinIO holds one, after another has died."""
+_TRIES = 4
+"""Of a heartbeat's request, before others take the peer for lost. When one server of a MinIO of four has
+died, each of the three that are left may hold one."""
 
 
 class Membership:
@@ -123,7 +124,7 @@ class Membership:
     def _keep_beating(self) -> None:
         # a request that hangs is given up, and made again, before the others take this peer for lost
         seconds = self._liveness.peer_seconds
-        store = self._store.with_patience(Patience(seconds), Timeouts(read_seconds=seconds / _REQUESTS_HELD))
+        store = self._store.with_patience(Patience(seconds), Timeouts(read_seconds=seconds / _TRIES))
         while not self._ended.wait(self._liveness.heartbeat_seconds):
             try:
                 self._confirm(store)

@@ -88,7 +88,7 @@ def estimates(
             link,
             up_bytes=others * part + reduced,
             down_bytes=others * (part + reduced),
-            puts=_steps(others) + 1 if is_share_enclosed else _steps(others) + 1 + 2,
+            puts=_steps(others) + (1 if is_share_enclosed else 3),
             gets=2 + manifests + (_steps(others) if is_share_enclosed else 1 + 2 * _steps(others)),
         ),
     ]

@@ -1,7 +1,7 @@
 """Parts of gradients on their way to and from the store, some at a time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -57,12 +57,10 @@ class Traffic:
         Raises:
             TrainingDiverged: see `Compressor.compress`.
         """
-        began = time.perf_counter()
-        ends = list(accumulate((len(piece.values) for piece in pieces), initial=0))
+        began, compress = time.perf_counter(), self._compressing(manifest, pieces)
 
         def put(number: int) -> tuple[list[StoredObject], int]:
-            piece, key = pieces[number], object_keys[number]
-            encoded = self._compressor.compress(piece, ends[number], ends[-1], manifest)
+            piece, key, encoded = pieces[number], object_keys[number], compress(number)
             if key is None:
                 return [], 0
             return [self._put(key, encoded)], encode_gradient(piece).length
@@ -78,11 +76,10 @@ class Traffic:
 
         All are compressed, and afterwards hold what everybody else decodes from them; raises as `put_parts`.
         """
-        ends = list(accumulate((len(piece.values) for piece in pieces), initial=0))
+        compress = self._compressing(manifest, pieces)
 
         def enclose(number: int) -> list[Enclosed]:
-            encoded = self._compressor.compress(pieces[number], ends[number], ends[-1], manifest)
-            key = object_keys[number]
+            key, encoded = object_keys[number], compress(number)
             return [] if key is None else [_enclosed(encoded, key)]
 
         found = self.transfers.map(enclose, range(len(pieces)))
@@ -129,10 +126,17 @@ class Traffic:
         verify(enclosed, part.checksum, part.key)
         return self._opened(enclosed, part.key, num_samples, like, UNCOMPRESSED).decoded()
 
+    def _compressing(
+        self, manifest: PeerManifest, pieces: Sequence[Gradient]
+    ) -> Callable[[int], EncodedTensors]:
+        """Return what compresses the piece of a number; see `Compressor.compress`."""
+        ends = list(accumulate((len(piece.values) for piece in pieces), initial=0))
+        return lambda number: self._compressor.compress(pieces[number], ends[number], ends[-1], manifest)
+
     def _put(self, key: str, encoded: EncodedTensors) -> StoredObject:
-        checksum = encoded.xxh3()
+        stored, _ = _enclosed(encoded, key)
         self._store.put(key, encoded.chunks, encoded.length)
-        return StoredObject(key=key, length=encoded.length, checksum=checksum)
+        return stored
 
     def _receive(self, stored: StoredObject) -> memoryview:
         return self._store.receive(stored.key, stored.length, stored.checksum, self.buffers.take)

@@ -1,6 +1,6 @@
 """What a peer asks for in a round: the parts that it names, and those that its next round needs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,14 +14,7 @@ from peer.config import ALL_BATCHES, RunConfig
 from peer.garbage import Garbage
 from peer.invocations.fanout import FanOut, RetryPolicy
 from peer.invocations.invocation import Stored
-from peer.learning.datasets.manifest import (
-    SHUFFLED,
-    TRAIN,
-    DatasetManifest,
-    PartEntry,
-    StoredOrder,
-    StoredSplit,
-)
+from peer.learning.datasets.manifest import DatasetManifest, PartEntry
 from peer.learning.shards import plan_shards
 from peer.messages import Evaluation, GradientReply, GradientRequest, StoredObject, Usage
 from peer.records.phases import PhaseClock
@@ -70,26 +63,14 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-def dataset(num_parts: int, samples_per_part: int) -> DatasetManifest:
-    parts = [PartEntry(f"part/{number}", 10, f"sha256:{number}") for number in range(num_parts)]
-    num_samples = num_parts * samples_per_part
-    split = StoredSplit(num_samples, [num_samples], {SHUFFLED: StoredOrder(samples_per_part, parts)})
-    return DatasetManifest(
-        id="made-up",
-        name="made",
-        shape=(1, 2, 2),
-        classes=["all"],
-        mean=[0.0],
-        std=[1.0],
-        label_bytes=1,
-        held_out=0,
-        sha256="",
-        splits={TRAIN: split},
-    )
+@pytest.fixture
+def dataset(make_manifest: Callable[..., DatasetManifest]) -> DatasetManifest:
+    parts = [PartEntry(f"part/{number}", 10, f"sha256:{number}") for number in range(12)]
+    return make_manifest([1200], samples_per_part=100, parts=parts)
 
 
 def rounds_of(
-    store: Store, recorder: Recorder, *, is_prefetching: bool, **changes: Any
+    store: Store, recorder: Recorder, dataset: DatasetManifest, *, is_prefetching: bool, **changes: Any
 ) -> list[list[GradientRequest]]:
     """Return the requests of each round of a run, those of a round by their invocation."""
     config = RunConfig(
@@ -104,11 +85,10 @@ def rounds_of(
         initial_weights_bytes=0,
     )
     config = msgspec.structs.replace(config, **changes)
-    manifest = dataset(num_parts=12, samples_per_part=100)
-    shard = plan_shards(manifest, config.num_peers, "iid", 0)[1]
+    shard = plan_shards(dataset, config.num_peers, "iid", 0)[1]
     fan_out, garbage = FanOut(2, RetryPolicy(), lambda _error: None), Garbage(store, is_kept=True)
     means = Means(recorder, fan_out, garbage, PhaseClock(), Work(), is_prefetching=is_prefetching)
-    compute, rounds = Compute(config, 0, 1, manifest, shard, means), []
+    compute, rounds = Compute(config, 0, 1, dataset, shard, means), []
     try:
         for number in range(NUM_ROUNDS):
             compute.gradient(number, WEIGHTS, 0.1)
@@ -128,9 +108,9 @@ def parts_of(request: GradientRequest) -> set[str]:
     "changes", [{}, {"batches_per_invocation": 1}, {"batch_size": 17}, {"batches_per_round": ALL_BATCHES}]
 )
 def test_requests_name_exactly_the_parts_that_the_next_round_needs_beyond_theirs(
-    store: Store, recorder: Recorder, changes: dict[str, int]
+    store: Store, recorder: Recorder, dataset: DatasetManifest, changes: dict[str, int]
 ) -> None:
-    rounds = rounds_of(store, recorder, is_prefetching=True, **changes)
+    rounds = rounds_of(store, recorder, dataset, is_prefetching=True, **changes)
 
     num_named = 0
     for these, those in zip(rounds, rounds[1:], strict=False):
@@ -145,10 +125,10 @@ def test_requests_name_exactly_the_parts_that_the_next_round_needs_beyond_theirs
 
 
 def test_requests_of_a_run_without_overlap_name_no_parts_of_the_next_round(
-    store: Store, recorder: Recorder
+    store: Store, recorder: Recorder, dataset: DatasetManifest
 ) -> None:
-    plain = rounds_of(store, recorder, is_prefetching=False)
-    ahead = rounds_of(store, recorder, is_prefetching=True)
+    plain = rounds_of(store, recorder, dataset, is_prefetching=False)
+    ahead = rounds_of(store, recorder, dataset, is_prefetching=True)
 
     assert all(request.next_parts == [] for requests in plain for request in requests)
     for these, those in zip(plain, ahead, strict=True):

@@ -7,14 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from peer.learning.datasets.manifest import (
-    BY_LABEL,
-    SHUFFLED,
-    TRAIN,
-    DatasetManifest,
-    StoredOrder,
-    StoredSplit,
-)
 from peer.learning.flat import FlatState, Layout
 from peer.learning.models import initialise
 from peer.learning.worker import Worker
@@ -134,30 +126,3 @@ def make_bench() -> Callable[..., Bench]:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-@pytest.fixture
-def make_manifest() -> Callable[..., DatasetManifest]:
-    """A manifest without parts, of a training split with these label counts."""
-
-    def make(label_counts: list[int], samples_per_part: int = 100) -> DatasetManifest:
-        order = StoredOrder(samples_per_part=samples_per_part, parts=[])
-        split = StoredSplit(
-            num_samples=sum(label_counts),
-            label_counts=label_counts,
-            orders={SHUFFLED: order, BY_LABEL: order},
-        )
-        return DatasetManifest(
-            id="made-up",
-            name="made",
-            shape=(1, 2, 2),
-            classes=[str(label) for label in range(len(label_counts))],
-            mean=[0.0],
-            std=[1.0],
-            label_bytes=1,
-            held_out=0,
-            sha256="",
-            splits={TRAIN: split},
-        )
-
-    return make
