@@ -219,7 +219,7 @@ def test_keys_of_the_protocol_are_those_that_are_built() -> None:
         keys.profile("I"),
         keys.run_config("R"),
         keys.run_summary("R"),
-        keys.probe("R"),
+        keys.probe("R", 6),
         keys.reply("R", "C"),
         keys.weights("R", "H"),
         keys.gradient("R", 1, 2, 3, 4, "5"),

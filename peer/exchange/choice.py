@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from peer.exchange.parts import parts_for
 from peer.store import keys
-from peer.store.ahead import AT_ONCE
+from peer.store.ahead import AT_ONCE, Transfers
 from peer.store.s3 import Store
 
 _PROBE_BYTES = 8 << 20
@@ -23,12 +23,17 @@ class Link:
         get_seconds: likewise.
         up_bytes_per_second: of one large object, its latency left out.
         down_bytes_per_second: likewise.
+        more_put_seconds: what each further one at the same time adds: little to a latency, much to a store
+            that shares the peer's cores.
+        more_get_seconds: likewise.
     """
 
     put_seconds: float
     get_seconds: float
     up_bytes_per_second: float
     down_bytes_per_second: float
+    more_put_seconds: float = 0.0
+    more_get_seconds: float = 0.0
 
     def __str__(self) -> str:
         up, down = self.up_bytes_per_second / 1e6, self.down_bytes_per_second / 1e6
@@ -70,8 +75,8 @@ def estimates(
     others = num_peers - 1
     sent = gradient_bytes if compressed_bytes is None else compressed_bytes
     part, reduced = sent / num_peers, gradient_bytes / num_peers
-    # GETs that follow one another until all manifests are there
-    manifests = 1 + _steps(others - 1)
+    # requests, those in one number at once: is the rank still this peer's, the first manifest, the rest
+    manifests = [1, 1, max(0, others - 1)]
     is_enclosed = parts_for(gradient_bytes) == 1
     is_share_enclosed = parts_for(gradient_bytes // num_peers) == 1
     ways = [
@@ -80,27 +85,29 @@ def estimates(
             link,
             up_bytes=sent,
             down_bytes=others * sent,
-            puts=1 if is_enclosed else 2,
-            gets=1 + manifests if is_enclosed else 1 + manifests + 1,
+            puts=[1] if is_enclosed else [1, 1],
+            gets=manifests if is_enclosed else [*manifests, 1],
         ),
         _estimate(
             "scatter_reduce",
             link,
             up_bytes=others * part + reduced,
             down_bytes=others * (part + reduced),
-            puts=_steps(others) + (1 if is_share_enclosed else 3),
-            gets=2 + manifests + (_steps(others) if is_share_enclosed else 1 + 2 * _steps(others)),
+            puts=[others, 1] if is_share_enclosed else [others, 1, 1, 1],
+            gets=[*manifests, 1, others] if is_share_enclosed else [*manifests, 1, 1, others, others],
         ),
     ]
     return sorted(ways, key=lambda estimate: estimate.seconds)
 
 
 def _estimate(
-    strategy: str, link: Link, up_bytes: float, down_bytes: float, puts: int, gets: int
+    strategy: str, link: Link, up_bytes: float, down_bytes: float, puts: list[int], gets: list[int]
 ) -> Estimate:
-    waited_seconds = puts * link.put_seconds + gets * link.get_seconds
+    put_waits, get_waits = sum(map(_steps, puts)), sum(map(_steps, gets))
+    waited_seconds = put_waits * link.put_seconds + (sum(puts) - put_waits) * link.more_put_seconds
+    waited_seconds += get_waits * link.get_seconds + (sum(gets) - get_waits) * link.more_get_seconds
     moved_seconds = up_bytes / link.up_bytes_per_second + down_bytes / link.down_bytes_per_second
-    return Estimate(strategy, waited_seconds + moved_seconds, up_bytes, down_bytes, puts + gets)
+    return Estimate(strategy, waited_seconds + moved_seconds, up_bytes, down_bytes, put_waits + get_waits)
 
 
 def choose(
@@ -115,23 +122,39 @@ def choose(
 def probe(store: Store, run: str, clock: Callable[[], float] = time.perf_counter) -> Link:
     """Return how the store answers now: the best of some small requests and of a few large ones.
 
-    Takes some latencies and 32 MiB of traffic; the object that it needs is removed again.
+    Takes some latencies and 32 MiB of traffic; the objects that it needs are removed again.
     """
-    key, large = keys.probe(run), bytes(_PROBE_BYTES)
+    probes, large, transfers = (
+        [keys.probe(run, each) for each in range(AT_ONCE)],
+        bytes(_PROBE_BYTES),
+        Transfers(),
+    )
+    key = probes[0]
 
-    def seconds(action: Callable[[], object]) -> float:
-        began = clock()
-        action()
-        return clock() - began
+    def shortest(times: int, action: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(times):
+            began = clock()
+            action()
+            seconds.append(clock() - began)
+        return min(seconds)
+
+    def put(key: str) -> None:
+        store.put_bytes(key, b"peerless")
 
     try:
-        put = min(seconds(lambda: store.put_bytes(key, b"peerless")) for _ in range(_LATENCY_PROBES))
-        get = min(seconds(lambda: store.get(key)) for _ in range(_LATENCY_PROBES))
-        up = min(seconds(lambda: store.put_bytes(key, large)) for _ in range(_RATE_PROBES))
-        down = min(seconds(lambda: store.get(key)) for _ in range(_RATE_PROBES))
+        one_put = shortest(_LATENCY_PROBES, lambda: put(key))
+        one_get = shortest(_LATENCY_PROBES, lambda: store.get(key))
+        puts = shortest(_LATENCY_PROBES, lambda: transfers.map(put, probes))
+        gets = shortest(_LATENCY_PROBES, lambda: transfers.map(store.get, probes))
+        up = shortest(_RATE_PROBES, lambda: store.put_bytes(key, large))
+        down = shortest(_RATE_PROBES, lambda: store.get(key))
     finally:
-        store.delete([key])
-    return Link(put, get, _rate(up - put), _rate(down - get))
+        store.delete(probes)
+    more_put, more_get = (
+        max(0.0, many - one) / (AT_ONCE - 1) for many, one in ((puts, one_put), (gets, one_get))
+    )
+    return Link(one_put, one_get, _rate(up - one_put), _rate(down - one_get), more_put, more_get)
 
 
 def _rate(seconds: float) -> float:

@@ -57,9 +57,9 @@ def run_summary(run_name: str) -> str:
     return f"{run(run_name)}summary.json"
 
 
-def probe(run_name: str) -> str:
+def probe(run_name: str, number: int) -> str:
     """Return the key of an object that a measurement puts, reads and removes."""
-    return f"{run(run_name)}probe"
+    return f"{run(run_name)}probes/{number}"
 
 
 def reply(run_name: str, call: str) -> str:

@@ -74,12 +74,26 @@ def test_estimates_of_a_gradient_that_goes_with_its_manifest_have_fewer_waits() 
 
 
 def test_probe_takes_latency_out_of_the_rates(store: Store) -> None:
-    seconds = [2, 2, 2, 2, 2, 1, 2, 3, 4, 5, 9, 7, 6, 4]
+    one_by_one, at_once = [2, 2, 2, 2, 2, 1, 2, 3, 4, 5], [9, 8, 9, 9, 9, 4, 7, 7, 7, 7]
+    seconds = [*one_by_one, *at_once, 9, 7, 6, 4]
     times: Iterator[float] = iter([time for each in seconds for time in (0, each)])
 
     link = probe(store, "run", clock=lambda: next(times))
 
-    assert link == Link(2, 1, (8 << 20) / (7 - 2), (8 << 20) / (4 - 1))
+    assert link == Link(2, 1, (8 << 20) / (7 - 2), (8 << 20) / (4 - 1), (8 - 2) / 3, (4 - 1) / 3)
+
+
+def test_estimates_of_small_gradients_prefer_fewer_requests_where_each_takes_its_time() -> None:
+    near = Link(0.0018, 0.0008, 248e6, 719e6)
+    shared = Link(0.0018, 0.0008, 248e6, 719e6, more_put_seconds=0.0015, more_get_seconds=0.0007)
+
+    by_name = {estimate.strategy: estimate.seconds for estimate in estimates(1_690_000, 4, near)}
+    found = estimates(1_690_000, 4, shared)
+
+    assert found[0].strategy == "all_gather"
+    # it reads two others at once; scatter-reduce puts three, reads two, and reads three
+    assert found[0].seconds == pytest.approx(by_name["all_gather"] + 0.0007)
+    assert found[1].seconds == pytest.approx(by_name["scatter_reduce"] + 2 * 0.0015 + 3 * 0.0007)
 
 
 def test_choose_leaves_nothing_and_says_why(store: Store) -> None:
@@ -87,4 +101,4 @@ def test_choose_leaves_nothing_and_says_why(store: Store) -> None:
 
     assert strategy in WITHOUT_FUNCTIONS and reason.startswith(f"{strategy}: ")
     assert all(name in reason for name in WITHOUT_FUNCTIONS) and "MB/s" in reason
-    assert store.head(keys.probe("run")) is None
+    assert not list(store.list(keys.run("run")))
